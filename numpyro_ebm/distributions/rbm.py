@@ -1,0 +1,593 @@
+"""The restricted Boltzmann machine family: bipartite models of a visible vector ``v`` and a hidden vector ``h``.
+
+Throughout, ``weights`` has shape ``(visible, hidden)``, ``scale`` is a standard deviation, and the density of ``v`` is
+the marginal ``exp(-F(v)) / Z`` with ``F(v) = -log sum_h exp(-E(v, h))`` (an integral over Gaussian hidden units).
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax.nn import sigmoid, softplus
+from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.scipy.special import logsumexp
+from numpyro.distributions import constraints
+from numpyro.util import not_jax_tracer
+
+from numpyro_ebm.distributions.energy import EnergyDistribution, broadcasting_vmap
+from numpyro_ebm.distributions.partition import (
+    MAX_ENUMERATED_TERMS,
+    ImproperDensityError,
+    binary_states,
+    enumerate_terms,
+)
+from numpyro_ebm.infer.samplers import Gibbs, Sampler
+from numpyro_ebm.infer.steps import bernoulli_from_logits
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+def _bernoulli(logits: jax.Array) -> dist.Distribution:
+    return dist.Bernoulli(logits=logits, validate_args=False)
+
+
+def _unit_normal(loc: jax.Array) -> dist.Distribution:
+    return dist.Normal(loc, jnp.ones((), loc.dtype), validate_args=False)
+
+
+def _sample_unit_normal(rng_key: jax.Array, loc: jax.Array) -> jax.Array:
+    return loc + jax.random.normal(rng_key, loc.shape, loc.dtype)
+
+
+class _RestrictedBoltzmannMachine(EnergyDistribution):
+    """What the family shares: parameters, conditioning, block Gibbs sampling and annealing."""
+
+    parameter_dims = {"weights": ("visible", "hidden"), "visible_bias": ("visible",), "hidden_bias": ("hidden",)}
+    parameter_defaults = {"visible_bias": 0.0, "hidden_bias": 0.0}
+    arg_constraints = {
+        "weights": constraints.independent(constraints.real, 2),
+        "visible_bias": constraints.real_vector,
+        "hidden_bias": constraints.real_vector,
+    }
+    support = constraints.real_vector
+    weights: jax.Array
+    visible_bias: jax.Array
+    hidden_bias: jax.Array
+
+    def __init__(
+        self,
+        weights: Any,
+        visible_bias: Any = None,
+        hidden_bias: Any = None,
+        *,
+        log_partition: Any = "auto",
+        sampler: Sampler | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        super().__init__(
+            {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias},
+            log_partition=log_partition,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
+
+    @property
+    def num_hidden(self) -> int:
+        """Number of hidden units."""
+        return int(jnp.shape(self.weights)[-1])
+
+    @property
+    def has_exact_sampler(self) -> bool:
+        return self.has_exact_partition
+
+    @property
+    def default_chain(self) -> Sampler:
+        return Gibbs()
+
+    @property
+    def mean(self) -> jax.Array:
+        """Exact mean of the visible units, shape ``batch_shape + event_shape``.
+
+        :raises NotImplementedError: where it would need more than 2^16 terms.
+        """
+        return self._exact_moment(type(self)._exact_mean, self.event_shape)
+
+    @property
+    def variance(self) -> jax.Array:
+        """Exact variance of each visible unit, shape ``batch_shape + event_shape``; limited as :attr:`mean`."""
+        return self._exact_moment(type(self)._exact_variance, self.event_shape)
+
+    def joint_energy(self, value: Any, hidden: Any) -> jax.Array:
+        """Energy E(v, h) of visible and hidden units together, shape ``broadcast(..., batch_shape)``.
+
+        :param value: shape ``(..., visible)``.
+        :param hidden: shape ``(..., hidden)``.
+        """
+        return self._map(type(self)._joint_energy, self._check_value(value), self._check_hidden(hidden))
+
+    def hidden_given_visible(self, value: Any) -> dist.Distribution:
+        """Distribution of the hidden units given visible ones, event shape ``(hidden,)``.
+
+        :param value: shape ``(..., visible)``.
+        """
+        return self._hidden_distribution(self._map(type(self)._hidden_input, self._check_value(value))).to_event(1)
+
+    def visible_given_hidden(self, hidden: Any) -> dist.Distribution:
+        """Distribution of the visible units given hidden ones, event shape ``(visible,)``.
+
+        :param hidden: shape ``(..., hidden)``.
+        """
+        return self._visible_distribution(self._map(type(self)._visible_input, self._check_hidden(hidden))).to_event(1)
+
+    def gibbs_step(self, rng_key: jax.Array, value: jax.Array) -> jax.Array:
+        """One block Gibbs sweep: hidden units given ``value``, then new visible units given those."""
+        key_hidden, key_visible = jax.random.split(rng_key)
+        hidden = self._sample_hidden(key_hidden, self._map(type(self)._hidden_input, value))
+        return self._sample_visible(key_visible, self._map(type(self)._visible_input, hidden))
+
+    def condition(self, indices: Any, values: Any) -> Any:
+        """The exact conditional distribution of the other visible units, which is of the same family.
+
+        :param indices: one-dimensional integer sequence (not traced): the visible units that are known.
+        :param values: their values, shape ``(..., len(indices))``; leading dimensions become batch dimensions.
+        :return: a distribution over the remaining units in their original order. It keeps ``sampler`` and the
+            normaliser policy, except that a constant ``log_partition`` does not carry over and becomes unknown.
+        """
+        num_visible = self.event_shape[0]
+        known = _check_indices(indices, num_visible)
+        part = self._with(**self._visible_parameters(known))
+        hidden_bias = part._map(type(self)._hidden_input, part._check_value(values, "values"))
+        rest = np.setdiff1d(np.arange(num_visible), known)
+        return self._with(**self._visible_parameters(rest), hidden_bias=hidden_bias)
+
+    def annealed(self, inverse_temperature: Any) -> Any:
+        """The family's path from independent visible units (0) to this distribution (1).
+
+        Weights and hidden biases are multiplied by ``inverse_temperature``; the visible part stays.
+        """
+        beta = jnp.asarray(inverse_temperature, self.dtype)
+        return self._with(weights=beta * self.weights, hidden_bias=beta * self.hidden_bias, log_partition=None)
+
+    def _initial(self, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return self._sample_visible(rng_key, jnp.broadcast_to(self.visible_bias, shape + self.event_shape))
+
+    def _exact_moment(self, moment: Any, shape: tuple[int, ...]) -> jax.Array:
+        if not self.has_exact_partition:
+            raise NotImplementedError(
+                f"{type(self).__name__}: exact moments need at most 2^16 enumerated terms; estimate them from samples"
+            )
+        return jnp.broadcast_to(self._map(moment), self.batch_shape + shape)
+
+    def _with(self, **changes: Any) -> Any:
+        """A copy with other parameters, normaliser policy or sampler."""
+        arguments = {name: getattr(self, name) for name in self.parameter_dims}
+        policy = {"auto": "auto", "estimator": self._given_partition}.get(self._partition_policy)
+        options = {"log_partition": policy, "validate_args": self._validate_args}
+        return type(self)(**{**arguments, **options, "sampler": self.sampler, **changes})
+
+    def _visible_parameters(self, units: np.ndarray) -> dict[str, jax.Array]:
+        return {
+            name: jnp.take(getattr(self, name), units, axis=-len(dims))
+            for name, dims in self.parameter_dims.items()
+            if dims[0] == "visible"
+        }
+
+    def _check_hidden(self, hidden: Any) -> jax.Array:
+        array = jnp.asarray(hidden, self.dtype)
+        if array.ndim == 0 or array.shape[-1] != self.num_hidden:
+            raise ValueError(f"hidden: expected shape (..., {self.num_hidden}), got {array.shape}")
+        return array
+
+
+class BernoulliRBM(_RestrictedBoltzmannMachine):
+    r"""Restricted Boltzmann machine with binary visible and hidden units in {0, 1} (Smolensky 1986; Hinton 2002).
+
+    .. math::
+
+        E(v, h) = -v^\top W h - a^\top v - b^\top h, \qquad
+        F(v) = -a^\top v - \sum_j \mathrm{softplus}(b_j + W_{:j}^\top v)
+
+    The partition function is exact (a sum over the smaller layer) while that layer has at most 16 units. ``score`` and
+    ``laplacian`` are those of the free energy's smooth extension to real ``v``, which gradient-informed samplers use;
+    on binary data there is no score in the sense of Hyvarinen, and ``ScoreMatching`` refuses this family.
+
+    :param weights: W, shape ``(..., visible, hidden)``.
+    :param visible_bias: a, shape ``(..., visible)`` or a scalar; default 0.
+    :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
+    :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param sampler: sampler configuration, ``Exact()`` or ``Gibbs()``; default: exact where possible.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro_ebm import BernoulliRBM
+    >>> rbm = BernoulliRBM(jnp.array([[1.0, -0.5], [0.3, 2.0], [-1.0, 0.2]]), visible_bias=-0.5)
+    >>> rbm.sample(jax.random.key(0), (4,)).shape
+    (4, 3)
+    >>> print(f"{rbm.log_partition:.4f} {rbm.log_prob(jnp.array([1.0, 0.0, 1.0])):.4f}")
+    2.8927 -2.4898
+    """
+
+    support = constraints.independent(constraints.boolean, 1)
+
+    @classmethod
+    def from_spins(cls, weights: Any, visible_bias: Any = None, hidden_bias: Any = None, **options: Any) -> "BernoulliRBM":
+        """The binary machine that is equivalent to one with spins in {-1, +1}.
+
+        With ``s = 2v - 1`` and ``t = 2h - 1`` the energies ``-s'Jt - a's - c't`` and this machine's differ by a
+        constant, so the probabilities are equal.
+
+        :param weights: spin couplings J, shape ``(..., visible, hidden)``.
+        :param visible_bias: spin fields a.
+        :param hidden_bias: spin fields c.
+        """
+        spins = cls(weights, visible_bias, hidden_bias, **options)
+        return spins._with(**spins._map(_binary_from_spins), **options)
+
+    def to_spins(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Couplings and fields ``(J, a, c)`` of the equivalent machine with spins in {-1, +1}."""
+        return self._map(_spins_from_binary)
+
+    def conditional_logits(self, value: Any) -> jax.Array:
+        """Log odds of each visible unit given all others, ``F(v_i = 0) - F(v_i = 1)``, shape of ``value``."""
+        return self._map(type(self)._conditional_logits, self._check_value(value))
+
+    @property
+    def has_exact_partition(self) -> bool:
+        return 2 ** min(self.event_shape[0], self.num_hidden) <= MAX_ENUMERATED_TERMS
+
+    def _joint_energy(self, value: jax.Array, hidden: jax.Array) -> jax.Array:
+        return -(value @ self.weights @ hidden) - self.visible_bias @ value - self.hidden_bias @ hidden
+
+    def _energy(self, value: jax.Array) -> jax.Array:
+        return -(self.visible_bias @ value) - softplus(self._hidden_input(value)).sum()
+
+    def _score(self, value: jax.Array) -> jax.Array:
+        return self._visible_input(sigmoid(self._hidden_input(value)))
+
+    def _laplacian(self, value: jax.Array) -> jax.Array:
+        active = sigmoid(self._hidden_input(value))
+        return (self.weights**2).sum(0) @ (active * (1 - active))
+
+    def _hidden_input(self, value: jax.Array) -> jax.Array:
+        return value @ self.weights + self.hidden_bias
+
+    def _visible_input(self, hidden: jax.Array) -> jax.Array:
+        return self.weights @ hidden + self.visible_bias
+
+    def _conditional_logits(self, value: jax.Array) -> jax.Array:
+        without = self._hidden_input(value)[None, :] - value[:, None] * self.weights
+        return self.visible_bias + (softplus(without + self.weights) - softplus(without)).sum(-1)
+
+    _hidden_distribution = _visible_distribution = staticmethod(_bernoulli)
+    _sample_hidden = _sample_visible = staticmethod(bernoulli_from_logits)
+
+    @property
+    def _enumerates_hidden(self) -> bool:
+        return self.num_hidden <= self.event_shape[0]
+
+    def _log_terms(self) -> jax.Array:
+        """Unnormalised log-probability of every state of the smaller layer, the other one summed out."""
+        if self._enumerates_hidden:
+            weights, bias, other = self.weights.T, self.hidden_bias, self.visible_bias
+        else:
+            weights, bias, other = self.weights, self.visible_bias, self.hidden_bias
+        log_term = lambda states: states @ bias + softplus(states @ weights + other[None, :]).sum(-1)  # noqa: E731
+        return enumerate_terms(log_term, len(bias), self.dtype)
+
+    def _exact_log_partition(self) -> jax.Array:
+        return logsumexp(self._log_terms())
+
+    def _exact_mean(self) -> jax.Array:
+        def log_partition(bias: jax.Array) -> jax.Array:
+            return self._with(visible_bias=bias, validate_args=False)._exact_log_partition()
+
+        return jax.grad(log_partition)(self.visible_bias)
+
+    def _exact_variance(self) -> jax.Array:
+        mean = self._exact_mean()
+        return mean * (1 - mean)
+
+    def _exact_sample(self, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        key_state, key_visible = jax.random.split(rng_key)
+        index = _sample_index(key_state, self._map(type(self)._log_terms), shape)
+        if not self._enumerates_hidden:
+            return binary_states(self.event_shape[0], self.dtype)[index]
+        hidden = binary_states(self.num_hidden, self.dtype)[index]
+        return self._sample_visible(key_visible, self._map(type(self)._visible_input, hidden))
+
+
+class GaussianBernoulliRBM(_RestrictedBoltzmannMachine):
+    r"""Restricted Boltzmann machine with Gaussian visible and binary hidden units, in the mean-shift convention.
+
+    .. math::
+
+        E(v, h) = \tfrac12 (v - \mu)^\top \Lambda (v - \mu) - v^\top \Lambda W h - b^\top h, \qquad
+        \Lambda = \mathrm{diag}(1 / \sigma^2)
+
+    so that ``v | h ~ Normal(mu + W h, sigma)`` and ``h | v ~ Bernoulli(logits = b + W' Lambda v)`` (Krizhevsky 2009;
+    Cho, Ilin & Raiko 2011; Liao et al. 2022). The marginal is a mixture of ``2^hidden`` Gaussians: proper for all
+    weights, with exact density, moments and draws while ``hidden <= 16``.
+
+    :param weights: W, shape ``(..., visible, hidden)``, in the units of ``v``.
+    :param visible_bias: mu, shape ``(..., visible)`` or a scalar; default 0.
+    :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
+    :param scale: sigma, the standard deviation (never a variance) of each visible unit given the hidden ones, shape
+        ``(..., visible)`` or a scalar; default 1.
+    :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param sampler: sampler configuration; default: exact where possible, else ``Gibbs()``.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro_ebm import GaussianBernoulliRBM
+    >>> rbm = GaussianBernoulliRBM(jnp.array([[2.0], [-1.0]]), scale=0.5)
+    >>> rbm.sample(jax.random.key(0), (4,)).shape
+    (4, 2)
+    >>> print(rbm.mean.round(3), rbm.variance.round(3))
+    [ 1.9999 -0.9999] [0.2502 0.2501]
+    """
+
+    parameter_dims = {**_RestrictedBoltzmannMachine.parameter_dims, "scale": ("visible",)}
+    parameter_defaults = {**_RestrictedBoltzmannMachine.parameter_defaults, "scale": 1.0}
+    arg_constraints = {
+        **_RestrictedBoltzmannMachine.arg_constraints,
+        "scale": constraints.independent(constraints.positive, 1),
+    }
+    scale: jax.Array
+
+    def __init__(
+        self,
+        weights: Any,
+        visible_bias: Any = None,
+        hidden_bias: Any = None,
+        scale: Any = None,
+        *,
+        log_partition: Any = "auto",
+        sampler: Sampler | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        EnergyDistribution.__init__(
+            self,
+            {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias, "scale": scale},
+            log_partition=log_partition,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
+
+    @classmethod
+    def from_krizhevsky(
+        cls, weights: Any, visible_bias: Any = None, hidden_bias: Any = None, scale: Any = None, **options: Any
+    ) -> "GaussianBernoulliRBM":
+        r"""The machine in the convention of Hinton (2010) and Krizhevsky (2009), whose coupling is
+        :math:`-\sum_{ij} (v_i / \sigma_i) W_{ij} h_j`; equal to this class with weights ``scale[:, None] * weights``.
+        """
+        given = cls(weights, visible_bias, hidden_bias, scale, **options)
+        return given._with(weights=given._map(lambda rbm: rbm.scale[:, None] * rbm.weights), **options)
+
+    def condition_on_noisy(self, observation: Any, noise_scale: Any) -> "GaussianBernoulliRBM":
+        """The exact posterior p(v | y) for ``v`` from this distribution and ``y ~ Normal(v, noise_scale)``.
+
+        The product with a Gaussian likelihood stays in the family: precisions add, and the weights shrink.
+
+        :param observation: y, shape ``(..., visible)``; leading dimensions become batch dimensions.
+        :param noise_scale: standard deviation of the noise, a scalar or shape ``(..., visible)``.
+        """
+        observation = self._check_value(observation, "observation")
+        noise = jnp.asarray(noise_scale, self.dtype)
+        if self._validate_args and not_jax_tracer(noise) and not np.all(noise > 0):
+            raise ValueError(f"noise_scale: expected a positive standard deviation, got {noise_scale!r}")
+        noise = jnp.broadcast_to(noise, jnp.broadcast_shapes(noise.shape, self.event_shape))
+        return self._with(**self._map(type(self)._posterior_parameters, observation, noise))
+
+    def _posterior_parameters(self, observation: jax.Array, noise_scale: jax.Array) -> dict[str, jax.Array]:
+        precision, noise_precision = self.scale**-2, noise_scale**-2
+        total = precision + noise_precision
+        return {
+            "weights": (precision / total)[:, None] * self.weights,
+            "visible_bias": (precision * self.visible_bias + noise_precision * observation) / total,
+            "scale": total**-0.5,
+        }
+
+    @property
+    def has_exact_partition(self) -> bool:
+        return 2**self.num_hidden <= MAX_ENUMERATED_TERMS
+
+    @property
+    def covariance_matrix(self) -> jax.Array:
+        """Exact covariance of the visible units, shape ``batch_shape + (visible, visible)``; limited as ``mean``."""
+        return self._exact_moment(type(self)._exact_covariance, self.event_shape * 2)
+
+    def _joint_energy(self, value: jax.Array, hidden: jax.Array) -> jax.Array:
+        quadratic = 0.5 * (((value - self.visible_bias) / self.scale) ** 2).sum()
+        return quadratic - (value / self.scale**2) @ self.weights @ hidden - self.hidden_bias @ hidden
+
+    def _energy(self, value: jax.Array) -> jax.Array:
+        quadratic = 0.5 * (((value - self.visible_bias) / self.scale) ** 2).sum()
+        return quadratic - softplus(self._hidden_input(value)).sum()
+
+    def _score(self, value: jax.Array) -> jax.Array:
+        return (self._visible_input(sigmoid(self._hidden_input(value))) - value) / self.scale**2
+
+    def _laplacian(self, value: jax.Array) -> jax.Array:
+        active = sigmoid(self._hidden_input(value))
+        return (self.scale**-4 @ self.weights**2) @ (active * (1 - active)) - (self.scale**-2).sum()
+
+    def _hidden_input(self, value: jax.Array) -> jax.Array:
+        return (value / self.scale**2) @ self.weights + self.hidden_bias
+
+    def _visible_input(self, hidden: jax.Array) -> jax.Array:
+        return self.weights @ hidden + self.visible_bias
+
+    _hidden_distribution = staticmethod(_bernoulli)
+    _sample_hidden = staticmethod(bernoulli_from_logits)
+
+    def _visible_distribution(self, loc: jax.Array) -> dist.Distribution:
+        return dist.Normal(loc, self._scale_like(loc), validate_args=False)
+
+    def _sample_visible(self, rng_key: jax.Array, loc: jax.Array) -> jax.Array:
+        return loc + self._scale_like(loc) * jax.random.normal(rng_key, loc.shape, loc.dtype)
+
+    def _scale_like(self, loc: jax.Array) -> jax.Array:
+        return self.scale.reshape((1,) * (loc.ndim - self.scale.ndim) + self.scale.shape)
+
+    def _log_terms(self) -> jax.Array:
+        """Unnormalised log-weight of every Gaussian of the mixture."""
+        scaled = self.weights / self.scale[:, None] ** 2
+        linear = self.hidden_bias + self.visible_bias @ scaled
+        gram = self.weights.T @ scaled
+        log_term = lambda states: states @ linear + 0.5 * ((states @ gram) * states).sum(-1)  # noqa: E731
+        return enumerate_terms(log_term, self.num_hidden, self.dtype)
+
+    def _exact_log_partition(self) -> jax.Array:
+        gaussian = 0.5 * self.event_shape[0] * _LOG_2PI + jnp.log(self.scale).sum()
+        return gaussian + logsumexp(self._log_terms())
+
+    def _hidden_moments(self) -> tuple[jax.Array, jax.Array]:
+        """Mean and covariance of the hidden units under the model."""
+        states = binary_states(self.num_hidden, self.dtype)
+        probability = jax.nn.softmax(self._log_terms())
+        centred = states - (probability @ states)[None, :]
+        return probability @ states, centred.T @ (probability[:, None] * centred)
+
+    def _exact_mean(self) -> jax.Array:
+        return self._visible_input(self._hidden_moments()[0])
+
+    def _exact_variance(self) -> jax.Array:
+        return self.scale**2 + ((self.weights @ self._hidden_moments()[1]) * self.weights).sum(-1)
+
+    def _exact_covariance(self) -> jax.Array:
+        return jnp.diag(self.scale**2) + self.weights @ self._hidden_moments()[1] @ self.weights.T
+
+    def _exact_sample(self, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        key_state, key_visible = jax.random.split(rng_key)
+        index = _sample_index(key_state, self._map(type(self)._log_terms), shape)
+        hidden = binary_states(self.num_hidden, self.dtype)[index]
+        return self._sample_visible(key_visible, self._map(type(self)._visible_input, hidden))
+
+
+class GaussianRBM(_RestrictedBoltzmannMachine):
+    r"""Restricted Boltzmann machine with Gaussian visible and Gaussian hidden units of unit conditional variance.
+
+    .. math::
+
+        E(v, h) = \tfrac12 v^\top v + \tfrac12 h^\top h - v^\top W h - a^\top v - b^\top h
+
+    The marginal is ``Normal((I - W W')^-1 (a + W b), (I - W W')^-1)``, probabilistic PCA with unit noise in other
+    parameters (Williams & Agakov 2002). **Proper only while the spectral norm of W is below one**; anything else is
+    refused at construction where the weights are not traced, and gives NaN densities where they are.
+
+    :param weights: W, shape ``(..., visible, hidden)``, spectral norm below 1.
+    :param visible_bias: a, the linear coefficient (not the mean), shape ``(..., visible)`` or a scalar; default 0.
+    :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
+    :param log_partition: normaliser policy; ``"auto"`` is exact.
+    :param sampler: sampler configuration; default ``Exact()``.
+    :raises ImproperDensityError: if the spectral norm of ``weights`` is not below one.
+
+    >>> import jax.numpy as jnp
+    >>> from numpyro_ebm import GaussianRBM
+    >>> print(GaussianRBM(jnp.array([[0.6], [0.0]])).variance)
+    [1.5625 1.    ]
+    """
+
+    @property
+    def has_exact_partition(self) -> bool:
+        return True
+
+    @property
+    def covariance_matrix(self) -> jax.Array:
+        """Covariance of the visible units, shape ``batch_shape + (visible, visible)``."""
+        return self._exact_moment(type(self)._exact_covariance, self.event_shape * 2)
+
+    def _check_proper(self) -> None:
+        norm = np.max(np.linalg.norm(np.asarray(self.weights, float), ord=2, axis=(-2, -1)))
+        if not norm < 1:
+            raise ImproperDensityError(
+                f"weights: GaussianRBM expected a spectral norm below 1, got {norm:.6g}; the density cannot be normalised"
+            )
+
+    def _joint_energy(self, value: jax.Array, hidden: jax.Array) -> jax.Array:
+        quadratic = 0.5 * (value @ value + hidden @ hidden)
+        return quadratic - value @ self.weights @ hidden - self.visible_bias @ value - self.hidden_bias @ hidden
+
+    def _energy(self, value: jax.Array) -> jax.Array:
+        hidden = self._hidden_input(value)
+        return 0.5 * (value @ value - hidden @ hidden - self.num_hidden * _LOG_2PI) - self.visible_bias @ value
+
+    def _score(self, value: jax.Array) -> jax.Array:
+        return self._visible_input(self._hidden_input(value)) - value
+
+    def _laplacian(self, value: jax.Array) -> jax.Array:
+        return (self.weights**2).sum() - self.event_shape[0]
+
+    _hidden_input = BernoulliRBM._hidden_input
+    _visible_input = BernoulliRBM._visible_input
+
+    _hidden_distribution = _visible_distribution = staticmethod(_unit_normal)
+    _sample_hidden = _sample_visible = staticmethod(_sample_unit_normal)
+
+    def _cholesky(self) -> jax.Array:
+        """Lower Cholesky factor of ``I - W'W``; by Woodbury, ``(I - WW')^-1 = I + W (I - W'W)^-1 W'``."""
+        return jnp.linalg.cholesky(jnp.eye(self.num_hidden, dtype=self.dtype) - self.weights.T @ self.weights)
+
+    def _exact_mean(self) -> jax.Array:
+        linear = self._visible_input(self.hidden_bias)
+        return linear + self.weights @ cho_solve((self._cholesky(), True), self.weights.T @ linear)
+
+    def _exact_log_partition(self) -> jax.Array:
+        units = self.event_shape[0] + self.num_hidden
+        log_det = 2 * jnp.log(jnp.diagonal(self._cholesky())).sum()
+        linear = self._visible_input(self.hidden_bias)
+        return 0.5 * (units * _LOG_2PI - log_det + linear @ self._exact_mean() + self.hidden_bias @ self.hidden_bias)
+
+    def _exact_covariance(self) -> jax.Array:
+        root = solve_triangular(self._cholesky(), self.weights.T, lower=True)
+        return jnp.eye(self.event_shape[0], dtype=self.dtype) + root.T @ root
+
+    def _exact_variance(self) -> jax.Array:
+        return jnp.diagonal(self._exact_covariance())
+
+    def _exact_sample(self, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        key_hidden, key_visible = jax.random.split(rng_key)
+        noise = jax.random.normal(key_hidden, (*shape, self.num_hidden), self.dtype)
+        return self._sample_visible(key_visible, self._map(type(self)._correlate, noise))
+
+    def _correlate(self, noise: jax.Array) -> jax.Array:
+        shifted = solve_triangular(self._cholesky(), noise, lower=True, trans=1)
+        return self._exact_mean() + self.weights @ shifted
+
+
+def _binary_from_spins(spins: BernoulliRBM) -> dict[str, jax.Array]:
+    return {
+        "weights": 4 * spins.weights,
+        "visible_bias": 2 * (spins.visible_bias - spins.weights.sum(1)),
+        "hidden_bias": 2 * (spins.hidden_bias - spins.weights.sum(0)),
+    }
+
+
+def _spins_from_binary(rbm: BernoulliRBM) -> tuple[jax.Array, jax.Array, jax.Array]:
+    couplings = rbm.weights / 4
+    return couplings, rbm.visible_bias / 2 + couplings.sum(1), rbm.hidden_bias / 2 + couplings.sum(0)
+
+
+def _sample_index(rng_key: jax.Array, log_terms: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draw indices from the categorical distributions over the last axis of ``log_terms`` by inversion."""
+    cumulative = jnp.cumsum(jax.nn.softmax(log_terms), axis=-1)
+    uniform = jax.random.uniform(rng_key, shape, cumulative.dtype)
+
+    def invert(cdf: jax.Array, threshold: jax.Array) -> jax.Array:
+        return jnp.minimum(jnp.searchsorted(cdf, threshold * cdf[-1], side="right"), len(cdf) - 1)
+
+    return broadcasting_vmap(invert, [1, 0], cumulative, uniform)
+
+
+def _check_indices(indices: Any, num_visible: int) -> np.ndarray:
+    array = np.asarray(indices)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(
+            f"indices: expected a one-dimensional integer sequence, got dtype {array.dtype} and shape {array.shape}"
+        )
+    if array.size and (array.min() < 0 or array.max() >= num_visible) or len(np.unique(array)) != array.size:
+        raise ValueError(f"indices: expected distinct units in 0..{num_visible - 1}, got {array.tolist()}")
+    if not 0 < array.size < num_visible:
+        raise ValueError(f"indices: expected some but not all of {num_visible} visible units, got {array.size}")
+    return array

@@ -1,0 +1,179 @@
+"""Sampler configurations: how an energy distribution draws, given as ``sampler=`` to its constructor.
+
+``Exact`` draws independently; ``Gibbs``, ``Langevin`` and ``Hamiltonian`` run one Markov chain per draw and return its
+end. All are small frozen dataclasses, so that a distribution that carries one crosses ``jit`` as a static part.
+"""
+
+import dataclasses
+import functools
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from numpyro_ebm.infer import steps
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """What ``sampler=`` accepts."""
+
+    def check(self, distribution: Any) -> None:
+        """Raise ``TypeError`` where this sampler cannot draw from ``distribution``."""
+
+    def sample(self, distribution: Any, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Draws of shape ``shape + event_shape``, where ``shape`` ends in ``batch_shape``."""
+
+
+def check_sampler(distribution: Any, sampler: Any) -> None:
+    """Refuse whatever is not a sampler configuration, or not one for this distribution."""
+    if sampler is None:
+        return
+    if isinstance(sampler, type) or not isinstance(sampler, Sampler):
+        raise TypeError(
+            f"sampler: {type(distribution).__name__} expected None or one of Exact(), Gibbs(), Langevin(), "
+            f"Hamiltonian() from numpyro_ebm.infer, got {sampler!r}"
+        )
+    sampler.check(distribution)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """Independent draws by enumeration or in closed form."""
+
+    def check(self, distribution: Any) -> None:
+        if not distribution.has_exact_sampler:
+            raise TypeError(
+                f"sampler: {type(distribution).__name__} of event shape {distribution.event_shape} has no exact "
+                "sampler (none in closed form, or more than 2^16 enumerated terms); expected a Markov chain"
+            )
+
+    def sample(self, distribution: Any, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return _exact_sample(distribution, rng_key, shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gibbs:
+    """Block Gibbs sampling between visible and hidden units (Hinton 2002), for families with conditionals.
+
+    :param num_steps: sweeps per draw, from the family's starting points.
+    """
+
+    num_steps: int = 100
+
+    def __post_init__(self) -> None:
+        check_positive_int("num_steps", self.num_steps)
+
+    def check(self, distribution: Any) -> None:
+        if not hasattr(distribution, "gibbs_step"):
+            raise TypeError(
+                f"sampler: Gibbs() needs hidden units with conditionals, and {type(distribution).__name__} has none; "
+                "expected Langevin() or Hamiltonian()"
+            )
+
+    def sample(self, distribution: Any, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return _chain_sample(self, distribution, rng_key, shape)
+
+    def run(self, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int) -> jax.Array:
+        """Positions after ``num_steps`` sweeps from ``position``."""
+        sweep = lambda value, key: (distribution.gibbs_step(key, value), None)  # noqa: E731
+        return lax.scan(sweep, position, jax.random.split(rng_key, num_steps))[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hamiltonian:
+    """Hamiltonian Monte Carlo with jittered trajectory lengths on the family's score.
+
+    :param num_steps: transitions per draw. With ``step_size=None`` the first half of them adapts one step size, shared
+        by all chains of a call, to an acceptance probability of ``target_accept``; the second half keeps it.
+    :param num_leapfrog: leapfrog steps per transition.
+    :param step_size: mean leapfrog step, in the units of the values (so a standard deviation, not a variance).
+    """
+
+    num_steps: int = 100
+    num_leapfrog: int = 10
+    step_size: float | None = None
+    target_accept: float = 0.8
+    jitter: ClassVar[float] = 0.5
+
+    def __post_init__(self) -> None:
+        check_positive_int("num_steps", self.num_steps)
+        check_positive_int("num_leapfrog", self.num_leapfrog)
+        if self.step_size is not None and not self.step_size > 0:
+            raise ValueError(f"step_size: {type(self).__name__} expected a positive number or None, got {self.step_size!r}")
+        if not 0 < self.target_accept < 1:
+            raise ValueError(f"target_accept: expected a number between 0 and 1, got {self.target_accept!r}")
+
+    def check(self, distribution: Any) -> None:
+        if distribution.is_discrete:
+            raise TypeError(
+                f"sampler: {type(self).__name__}() moves along the score and {type(distribution).__name__} is discrete; "
+                "expected Gibbs() or Exact()"
+            )
+
+    def sample(self, distribution: Any, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return _chain_sample(self, distribution, rng_key, shape)
+
+    def run(self, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int) -> jax.Array:
+        """Positions after ``num_steps`` transitions from ``position``."""
+        key_adapt, key_run = jax.random.split(rng_key)
+        state = steps.init(distribution, position)
+        if self.step_size is None:
+            num_adapt = num_steps - num_steps // 2
+            state, step_size = self._adapt(distribution, key_adapt, state, num_adapt)
+            num_steps = num_steps - num_adapt
+        else:
+            step_size = jnp.asarray(self.step_size, position.dtype)
+        step = lambda state, key: (self._step(key, state, distribution, step_size)[0], None)  # noqa: E731
+        return lax.scan(step, state, jax.random.split(key_run, num_steps))[0].position
+
+    def _step(self, key: jax.Array, state: steps.State, distribution: Any, step_size: Any) -> Any:
+        return steps.hamiltonian_step(key, state, distribution, step_size, self.num_leapfrog, self.jitter)
+
+    def _adapt(self, distribution: Any, rng_key: jax.Array, state: steps.State, num_steps: int) -> Any:
+        """Robbins-Monro on the log step size, from a start that suits unit scales in ``D`` dimensions."""
+        size = max(1, distribution.event_shape[-1] if distribution.event_shape else 1)
+        log_step = jnp.log(jnp.asarray(0.5 * size**-0.25, state.position.dtype))
+
+        def step(carry: tuple[Any, jax.Array], inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+            state, log_step = carry
+            key, gain = inputs
+            state, info = self._step(key, state, distribution, jnp.exp(log_step))
+            return (state, log_step + gain * (jnp.mean(info.accept_prob) - self.target_accept)), None
+
+        gains = 2.0 / jnp.sqrt(1.0 + jnp.arange(num_steps, dtype=state.position.dtype))
+        keys = jax.random.split(rng_key, num_steps)
+        (state, log_step), _ = lax.scan(step, (state, log_step), (keys, gains))
+        return state, jnp.exp(log_step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Langevin(Hamiltonian):
+    """Metropolis-adjusted Langevin: the proposal is ``x + 0.5 step_size^2 score(x) + step_size n``.
+
+    :param num_steps: transitions per draw; adapted as in :class:`Hamiltonian`.
+    """
+
+    num_steps: int = 1000
+    num_leapfrog: int = dataclasses.field(default=1, init=False)
+    target_accept: float = 0.574
+    jitter: ClassVar[float] = 0.0
+
+
+def check_positive_int(name: str, value: Any) -> None:
+    """Refuse anything but a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+
+
+@functools.partial(jax.jit, static_argnums=(2,))
+def _exact_sample(distribution: Any, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return lax.stop_gradient(distribution._exact_sample(rng_key, shape))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _chain_sample(sampler: Any, distribution: Any, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    key_initial, key_run = jax.random.split(rng_key)
+    initial = distribution._initial(key_initial, shape)
+    return lax.stop_gradient(sampler.run(distribution, key_run, initial, sampler.num_steps))
