@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import Distribution
 from numpyro.util import not_jax_tracer
 
 from numpyro_ebm.distributions.partition import (
@@ -59,8 +59,8 @@ class EnergyDistribution(Distribution):
     parameter_dims: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: Scalar defaults of the optional parameters.
     parameter_defaults: ClassVar[Mapping[str, float]] = {}
-    pytree_data_fields = ("_given_partition",)
-    pytree_aux_fields = ("sampler", "_partition_policy")
+    pytree_data_fields: tuple[str, ...] = ("_given_partition",)
+    pytree_aux_fields: tuple[str, ...] = ("sampler", "_partition_policy")
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class EnergyDistribution(Distribution):
         validate_args: bool | None = None,
     ) -> None:
         batch_shape, sizes = self._store_parameters(parameters)
-        self._partition_policy, self._given_partition = resolve_policy(log_partition)
+        self._partition_policy, self._given_partition = resolve_policy(self, log_partition)
         if self._partition_policy == "constant":
             _check_broadcast("log_partition", jnp.shape(self._given_partition), batch_shape)
         self.sampler = sampler
@@ -314,10 +314,10 @@ def broadcasting_vmap(function: Callable[..., Any], core_ndims: list[int], *arra
     batch = jnp.broadcast_shapes(*leads)
     # A dimension of length one is shared along a longer one: drop it, and map the array there with in_axes=None.
     mapped = [[size == full for size, full in zip(lead[::-1], batch[::-1], strict=False)] for lead in leads]
-    squeezed = [
-        array.reshape(tuple(size for size, keep in zip(lead, flags[::-1], strict=True) if keep) + array.shape[len(lead) :])
-        for array, lead, flags in zip(arrays, leads, mapped, strict=True)
-    ]
+    squeezed = []
+    for array, lead, flags in zip(arrays, leads, mapped, strict=True):
+        kept = tuple(size for size, keep in zip(lead, flags[::-1], strict=True) if keep)
+        squeezed.append(array.reshape(kept + array.shape[len(lead) :]))
     for position in range(len(batch)):
         axes = tuple(0 if position < len(flags) and flags[position] else None for flags in mapped)
         function = jax.vmap(function, in_axes=axes)
@@ -336,8 +336,7 @@ def _check_shape(
 ) -> tuple[int, ...]:
     """Bind the sizes of ``dims`` and return the joint batch shape; one message for every way a shape can be wrong."""
     core = shape[len(shape) - len(dims) :] if len(shape) >= len(dims) else ()
-    fits = len(core) == len(dims) and all(sizes.setdefault(dim, size) == size for dim, size in zip(dims, core, strict=True))
-    if not fits:
+    if len(core) != len(dims) or any(sizes.setdefault(dim, size) != size for dim, size in zip(dims, core, strict=True)):
         expected = _commas(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in dims)
         raise ValueError(f"{name}: expected shape (..., {expected}), got {shape}")
     _check_broadcast(name, shape[: len(shape) - len(dims)], batch_shape)
@@ -348,9 +347,7 @@ def _check_broadcast(name: str, shape: tuple[int, ...], batch_shape: tuple[int, 
     try:
         jnp.broadcast_shapes(shape, batch_shape)
     except ValueError:
-        raise ValueError(
-            f"{name}: expected batch dimensions that broadcast with {batch_shape}, got {shape}"
-        ) from None
+        raise ValueError(f"{name}: expected batch dimensions that broadcast with {batch_shape}, got {shape}") from None
 
 
 def _check_constraint(owner: str, name: str, value: Any, constraint: Any) -> None:

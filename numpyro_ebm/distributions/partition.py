@@ -44,6 +44,9 @@ class ImproperDensityError(ValueError):
 class PartitionEstimator(Protocol):
     """What ``log_partition=`` accepts beside ``"auto"``, ``None`` and constants."""
 
+    def seeded(self, distribution: Any) -> "PartitionEstimator":
+        """This estimator, a pytree, with its random key drawn, or an error if it does not suit ``distribution``."""
+
     def weighted_samples(self, distribution: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Estimate a partition function and draw from the model.
 
@@ -53,7 +56,7 @@ class PartitionEstimator(Protocol):
         """
 
 
-def resolve_policy(log_partition: Any) -> tuple[str, Any]:
+def resolve_policy(distribution: Any, log_partition: Any) -> tuple[str, Any]:
     """Split the keyword ``log_partition`` into a static policy name and its data."""
     if log_partition is None:
         return "unknown", None
@@ -61,7 +64,7 @@ def resolve_policy(log_partition: Any) -> tuple[str, Any]:
         if log_partition == "auto":
             return "auto", None
     elif isinstance(log_partition, PartitionEstimator):
-        return "estimator", log_partition
+        return "estimator", log_partition.seeded(distribution)
     elif isinstance(log_partition, (int, float)) or hasattr(log_partition, "dtype"):
         array = jnp.asarray(log_partition)
         if jnp.issubdtype(array.dtype, jnp.floating) or isinstance(log_partition, int):

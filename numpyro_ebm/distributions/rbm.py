@@ -151,6 +151,11 @@ class _RestrictedBoltzmannMachine(EnergyDistribution):
         beta = jnp.asarray(inverse_temperature, self.dtype)
         return self._with(weights=beta * self.weights, hidden_bias=beta * self.hidden_bias, log_partition=None)
 
+    @property
+    def base_log_partition(self) -> jax.Array:
+        """Exact log partition function of ``annealed(0)``, where AIS starts, shape ``batch_shape``."""
+        return jnp.broadcast_to(self._map(type(self)._base_log_partition), self.batch_shape)
+
     def _initial(self, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return self._sample_visible(rng_key, jnp.broadcast_to(self.visible_bias, shape + self.event_shape))
 
@@ -206,13 +211,15 @@ class BernoulliRBM(_RestrictedBoltzmannMachine):
     >>> rbm.sample(jax.random.key(0), (4,)).shape
     (4, 3)
     >>> print(f"{rbm.log_partition:.4f} {rbm.log_prob(jnp.array([1.0, 0.0, 1.0])):.4f}")
-    2.8927 -2.4898
+    3.7144 -3.4669
     """
 
     support = constraints.independent(constraints.boolean, 1)
 
     @classmethod
-    def from_spins(cls, weights: Any, visible_bias: Any = None, hidden_bias: Any = None, **options: Any) -> "BernoulliRBM":
+    def from_spins(
+        cls, weights: Any, visible_bias: Any = None, hidden_bias: Any = None, **options: Any
+    ) -> "BernoulliRBM":
         """The binary machine that is equivalent to one with spins in {-1, +1}.
 
         With ``s = 2v - 1`` and ``t = 2h - 1`` the energies ``-s'Jt - a's - c't`` and this machine's differ by a
@@ -279,6 +286,9 @@ class BernoulliRBM(_RestrictedBoltzmannMachine):
     def _exact_log_partition(self) -> jax.Array:
         return logsumexp(self._log_terms())
 
+    def _base_log_partition(self) -> jax.Array:
+        return softplus(self.visible_bias).sum() + self.num_hidden * math.log(2)
+
     def _exact_mean(self) -> jax.Array:
         def log_partition(bias: jax.Array) -> jax.Array:
             return self._with(visible_bias=bias, validate_args=False)._exact_log_partition()
@@ -320,11 +330,11 @@ class GaussianBernoulliRBM(_RestrictedBoltzmannMachine):
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_ebm import GaussianBernoulliRBM
-    >>> rbm = GaussianBernoulliRBM(jnp.array([[2.0], [-1.0]]), scale=0.5)
+    >>> rbm = GaussianBernoulliRBM(jnp.array([[2.0], [-1.0]]), hidden_bias=-10.0, scale=0.5)
     >>> rbm.sample(jax.random.key(0), (4,)).shape
     (4, 2)
     >>> print(rbm.mean.round(3), rbm.variance.round(3))
-    [ 1.9999 -0.9999] [0.2502 0.2501]
+    [ 1.  -0.5] [1.25 0.5 ]
     """
 
     parameter_dims = {**_RestrictedBoltzmannMachine.parameter_dims, "scale": ("visible",)}
@@ -439,8 +449,13 @@ class GaussianBernoulliRBM(_RestrictedBoltzmannMachine):
         return enumerate_terms(log_term, self.num_hidden, self.dtype)
 
     def _exact_log_partition(self) -> jax.Array:
-        gaussian = 0.5 * self.event_shape[0] * _LOG_2PI + jnp.log(self.scale).sum()
-        return gaussian + logsumexp(self._log_terms())
+        return self._gaussian_log_partition() + logsumexp(self._log_terms())
+
+    def _base_log_partition(self) -> jax.Array:
+        return self._gaussian_log_partition() + self.num_hidden * math.log(2)
+
+    def _gaussian_log_partition(self) -> jax.Array:
+        return 0.5 * self.event_shape[0] * _LOG_2PI + jnp.log(self.scale).sum()
 
     def _hidden_moments(self) -> tuple[jax.Array, jax.Array]:
         """Mean and covariance of the hidden units under the model."""
@@ -502,7 +517,7 @@ class GaussianRBM(_RestrictedBoltzmannMachine):
         norm = np.max(np.linalg.norm(np.asarray(self.weights, float), ord=2, axis=(-2, -1)))
         if not norm < 1:
             raise ImproperDensityError(
-                f"weights: GaussianRBM expected a spectral norm below 1, got {norm:.6g}; the density cannot be normalised"
+                f"weights: GaussianRBM expected a spectral norm below 1, got {norm:.6g}: exp(-energy) has no integral"
             )
 
     def _joint_energy(self, value: jax.Array, hidden: jax.Array) -> jax.Array:
@@ -538,6 +553,10 @@ class GaussianRBM(_RestrictedBoltzmannMachine):
         log_det = 2 * jnp.log(jnp.diagonal(self._cholesky())).sum()
         linear = self._visible_input(self.hidden_bias)
         return 0.5 * (units * _LOG_2PI - log_det + linear @ self._exact_mean() + self.hidden_bias @ self.hidden_bias)
+
+    def _base_log_partition(self) -> jax.Array:
+        units = self.event_shape[0] + self.num_hidden
+        return 0.5 * (units * _LOG_2PI + self.visible_bias @ self.visible_bias)
 
     def _exact_covariance(self) -> jax.Array:
         root = solve_triangular(self._cholesky(), self.weights.T, lower=True)
@@ -586,7 +605,7 @@ def _check_indices(indices: Any, num_visible: int) -> np.ndarray:
         raise TypeError(
             f"indices: expected a one-dimensional integer sequence, got dtype {array.dtype} and shape {array.shape}"
         )
-    if array.size and (array.min() < 0 or array.max() >= num_visible) or len(np.unique(array)) != array.size:
+    if (array.size and (array.min() < 0 or array.max() >= num_visible)) or len(np.unique(array)) != array.size:
         raise ValueError(f"indices: expected distinct units in 0..{num_visible - 1}, got {array.tolist()}")
     if not 0 < array.size < num_visible:
         raise ValueError(f"indices: expected some but not all of {num_visible} visible units, got {array.size}")

@@ -1,5 +1,7 @@
-"""Sampling: sampler configurations of a distribution's own draws, and the functional steps beneath them."""
+"""Sampling: sampler configurations of a distribution's own draws, chains, and partition estimators."""
 
+from numpyro_ebm.infer.annealing import AnnealedImportanceSampling
+from numpyro_ebm.infer.chains import run_chain
 from numpyro_ebm.infer.samplers import Exact, Gibbs, Hamiltonian, Langevin
 
-__all__ = ["Exact", "Gibbs", "Hamiltonian", "Langevin"]
+__all__ = ["AnnealedImportanceSampling", "Exact", "Gibbs", "Hamiltonian", "Langevin", "run_chain"]

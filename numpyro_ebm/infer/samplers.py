@@ -6,6 +6,7 @@ end. All are small frozen dataclasses, so that a distribution that carries one c
 
 import dataclasses
 import functools
+import math
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
@@ -75,8 +76,15 @@ class Gibbs:
     def sample(self, distribution: Any, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return _chain_sample(self, distribution, rng_key, shape)
 
-    def run(self, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int) -> jax.Array:
+    def tune(self, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int) -> tuple[Any, None]:
+        """Run ``num_steps`` sweeps of warm-up; there is nothing to tune."""
+        return self.run(distribution, rng_key, position, num_steps), None
+
+    def run(
+        self, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int, tuning: None = None
+    ) -> jax.Array:
         """Positions after ``num_steps`` sweeps from ``position``."""
+        del tuning
         sweep = lambda value, key: (distribution.gibbs_step(key, value), None)  # noqa: E731
         return lax.scan(sweep, position, jax.random.split(rng_key, num_steps))[0]
 
@@ -101,40 +109,32 @@ class Hamiltonian:
         check_positive_int("num_steps", self.num_steps)
         check_positive_int("num_leapfrog", self.num_leapfrog)
         if self.step_size is not None and not self.step_size > 0:
-            raise ValueError(f"step_size: {type(self).__name__} expected a positive number or None, got {self.step_size!r}")
+            raise ValueError(
+                f"step_size: {type(self).__name__} expected a positive number or None, got {self.step_size!r}"
+            )
         if not 0 < self.target_accept < 1:
             raise ValueError(f"target_accept: expected a number between 0 and 1, got {self.target_accept!r}")
 
     def check(self, distribution: Any) -> None:
         if distribution.is_discrete:
             raise TypeError(
-                f"sampler: {type(self).__name__}() moves along the score and {type(distribution).__name__} is discrete; "
-                "expected Gibbs() or Exact()"
+                f"sampler: {type(self).__name__}() moves along the score, and {type(distribution).__name__} is "
+                "discrete; expected Gibbs() or Exact()"
             )
 
     def sample(self, distribution: Any, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return _chain_sample(self, distribution, rng_key, shape)
 
-    def run(self, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int) -> jax.Array:
-        """Positions after ``num_steps`` transitions from ``position``."""
-        key_adapt, key_run = jax.random.split(rng_key)
+    def tune(self, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int) -> tuple[Any, Any]:
+        """Run ``num_steps`` transitions while adapting the step size, unless it is given.
+
+        Robbins-Monro on the logarithm of one step size, from a start that suits unit scales.
+        """
         state = steps.init(distribution, position)
-        if self.step_size is None:
-            num_adapt = num_steps - num_steps // 2
-            state, step_size = self._adapt(distribution, key_adapt, state, num_adapt)
-            num_steps = num_steps - num_adapt
-        else:
-            step_size = jnp.asarray(self.step_size, position.dtype)
-        step = lambda state, key: (self._step(key, state, distribution, step_size)[0], None)  # noqa: E731
-        return lax.scan(step, state, jax.random.split(key_run, num_steps))[0].position
-
-    def _step(self, key: jax.Array, state: steps.State, distribution: Any, step_size: Any) -> Any:
-        return steps.hamiltonian_step(key, state, distribution, step_size, self.num_leapfrog, self.jitter)
-
-    def _adapt(self, distribution: Any, rng_key: jax.Array, state: steps.State, num_steps: int) -> Any:
-        """Robbins-Monro on the log step size, from a start that suits unit scales in ``D`` dimensions."""
-        size = max(1, distribution.event_shape[-1] if distribution.event_shape else 1)
-        log_step = jnp.log(jnp.asarray(0.5 * size**-0.25, state.position.dtype))
+        dtype = position.dtype
+        size = max(1, math.prod(distribution.event_shape))
+        start = 0.5 * size**-0.25 if self.step_size is None else self.step_size
+        rate = 2.0 if self.step_size is None else 0.0
 
         def step(carry: tuple[Any, jax.Array], inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
             state, log_step = carry
@@ -142,10 +142,26 @@ class Hamiltonian:
             state, info = self._step(key, state, distribution, jnp.exp(log_step))
             return (state, log_step + gain * (jnp.mean(info.accept_prob) - self.target_accept)), None
 
-        gains = 2.0 / jnp.sqrt(1.0 + jnp.arange(num_steps, dtype=state.position.dtype))
-        keys = jax.random.split(rng_key, num_steps)
-        (state, log_step), _ = lax.scan(step, (state, log_step), (keys, gains))
-        return state, jnp.exp(log_step)
+        gains = rate / jnp.sqrt(1.0 + jnp.arange(num_steps, dtype=dtype))
+        inputs = (jax.random.split(rng_key, num_steps), gains)
+        (state, log_step), _ = lax.scan(step, (state, jnp.log(jnp.asarray(start, dtype))), inputs)
+        return state.position, jnp.exp(log_step)
+
+    def run(
+        self, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int, tuning: Any = None
+    ) -> jax.Array:
+        """Positions after ``num_steps`` transitions from ``position``, at the tuned or given step size."""
+        step_size = self.step_size if tuning is None else tuning
+        if step_size is None:
+            raise ValueError(
+                f"step_size: {type(self).__name__}() expected a number, got None; only sample() and the warm-up of "
+                "run_chain adapt it"
+            )
+        step = lambda state, key: (self._step(key, state, distribution, step_size)[0], None)  # noqa: E731
+        return lax.scan(step, steps.init(distribution, position), jax.random.split(rng_key, num_steps))[0].position
+
+    def _step(self, key: jax.Array, state: steps.State, distribution: Any, step_size: Any) -> Any:
+        return steps.hamiltonian_step(key, state, distribution, step_size, self.num_leapfrog, self.jitter)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +190,8 @@ def _exact_sample(distribution: Any, rng_key: jax.Array, shape: tuple[int, ...])
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _chain_sample(sampler: Any, distribution: Any, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    key_initial, key_run = jax.random.split(rng_key)
-    initial = distribution._initial(key_initial, shape)
-    return lax.stop_gradient(sampler.run(distribution, key_run, initial, sampler.num_steps))
+    key_initial, key_tune, key_run = jax.random.split(rng_key, 3)
+    num_tune = sampler.num_steps // 2
+    position = distribution._initial(key_initial, shape)
+    position, tuning = sampler.tune(distribution, key_tune, position, num_tune)
+    return lax.stop_gradient(sampler.run(distribution, key_run, position, sampler.num_steps - num_tune, tuning))

@@ -57,7 +57,9 @@ def hamiltonian_step(
         score = target.score(position)
         return (position, half_momentum + 0.5 * size * score, score), None
 
-    (position, end_momentum, score), _ = lax.scan(leapfrog, (state.position, momentum, state.score), length=num_leapfrog)
+    (position, end_momentum, score), _ = lax.scan(
+        leapfrog, (state.position, momentum, state.score), length=num_leapfrog
+    )
     proposal = State(position, target.unnormalized_log_prob(position), score)
     kinetic = 0.5 * _sum_event(momentum**2 - end_momentum**2, event_dim)
     log_ratio = proposal.log_density - state.log_density + kinetic

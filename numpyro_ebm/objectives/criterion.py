@@ -1,0 +1,58 @@
+"""The base of learning criteria: a distribution whose ``log_prob`` is minus the criterion per datum."""
+
+import copy
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro.distributions import Distribution, constraints
+
+from numpyro_ebm.distributions.energy import EnergyDistribution
+
+
+class Criterion(Distribution):
+    """A learning criterion of an energy distribution, to observe data under.
+
+    ``log_prob(value)`` is minus the criterion of each datum, so that its gradient in the parameters of ``base`` is the
+    criterion's. It is **not** a log-density, and says nothing about the partition function. ``sample`` is the base's.
+
+    :param base: the energy distribution whose parameters are learned. Its own ``log_partition`` policy plays no part.
+    """
+
+    arg_constraints: dict[str, Any] = {}
+    pytree_data_fields = ("base",)
+
+    def __init__(self, base: EnergyDistribution) -> None:
+        if not isinstance(base, EnergyDistribution):
+            raise TypeError(f"base: {type(self).__name__} expected an energy distribution, got {type(base).__name__}")
+        self.base = base
+        super().__init__(base.batch_shape, base.event_shape, validate_args=base._validate_args)
+
+    def loss(self, value: Any) -> jax.Array:
+        """The criterion of each datum, shape ``broadcast(..., batch_shape)``.
+
+        :param value: data, shape ``(..., *event_shape)``.
+        """
+        raise NotImplementedError
+
+    def log_prob(self, value: Any, intermediates: list[Any] | None = None) -> jax.Array:
+        """Minus the criterion of each datum; only its gradient has a meaning."""
+        del intermediates
+        loss = self.loss(value)
+        return -jnp.broadcast_to(loss, jnp.broadcast_shapes(loss.shape, self.batch_shape))
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return self.base.support
+
+    @property
+    def has_rsample(self) -> bool:
+        return False
+
+    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        return self.base.expand(self.batch_shape).sample(key, sample_shape)
+
+    def expand(self, batch_shape: Any) -> "Criterion":
+        expanded = copy.copy(self)
+        expanded._batch_shape = self.base.expand(batch_shape).batch_shape
+        return expanded
