@@ -91,8 +91,8 @@ class EnergyDistribution(Distribution):
 
     def _laplacian(self, value: jax.Array) -> jax.Array:
         size = math.prod(self.event_shape)
-        score = lambda flat: self._score(flat.reshape(self.event_shape)).reshape(-1)  # noqa: E731
-        diagonal = lambda tangent: jax.jvp(score, (value.reshape(-1),), (tangent,))[1] @ tangent  # noqa: E731
+        score = lambda flat: self._score(flat.reshape(self.event_shape)).reshape(-1)
+        diagonal = lambda tangent: jax.jvp(score, (value.reshape(-1),), (tangent,))[1] @ tangent
         return jnp.sum(jax.vmap(diagonal)(jnp.eye(size, dtype=value.dtype)))
 
     def _exact_log_partition(self) -> jax.Array:
@@ -219,8 +219,7 @@ class EnergyDistribution(Distribution):
     def expand(self, batch_shape: Any) -> "EnergyDistribution":
         """The same density over a larger batch, of the same class and without copying parameters."""
         shape = tuple(batch_shape)
-        if jnp.broadcast_shapes(shape, self.batch_shape) != shape:
-            raise ValueError(f"batch_shape: cannot expand a batch of shape {self.batch_shape} to {shape}")
+        _check_expandable(self.batch_shape, shape)
         expanded = copy.copy(self)
         expanded._batch_shape = shape
         return expanded
@@ -350,6 +349,14 @@ def _check_broadcast(name: str, shape: tuple[int, ...], batch_shape: tuple[int, 
         raise ValueError(f"{name}: expected batch dimensions that broadcast with {batch_shape}, got {shape}") from None
 
 
+def _check_expandable(batch_shape: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    fits = len(shape) >= len(batch_shape) and all(
+        old in (1, new) for old, new in zip(batch_shape[::-1], shape[::-1], strict=False)
+    )
+    if not fits:
+        raise ValueError(f"batch_shape: expected a shape that {batch_shape} expands to, got {shape}")
+
+
 def _check_constraint(owner: str, name: str, value: Any, constraint: Any) -> None:
     array = np.asarray(value)
     if not np.all(np.isfinite(array)):
@@ -359,7 +366,9 @@ def _check_constraint(owner: str, name: str, value: Any, constraint: Any) -> Non
 
 
 def _check_support(owner: str, name: str, value: Any, support: Any) -> None:
-    if not np.all(np.asarray(support(value))):
+    with jax.ensure_compile_time_eval():
+        inside = bool(np.all(support(value)))
+    if not inside:
         array = np.asarray(value)
         raise ValueError(
             f"{name}: {owner} expected values in its support {support}, got entries from {array.min()} to {array.max()}"

@@ -24,8 +24,8 @@ from numpyro_ebm.distributions.partition import (
     binary_states,
     enumerate_terms,
 )
+from numpyro_ebm.infer.bernoulli import bernoulli_from_logits
 from numpyro_ebm.infer.samplers import Gibbs, Sampler
-from numpyro_ebm.infer.steps import bernoulli_from_logits
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -280,7 +280,7 @@ class BernoulliRBM(_RestrictedBoltzmannMachine):
             weights, bias, other = self.weights.T, self.hidden_bias, self.visible_bias
         else:
             weights, bias, other = self.weights, self.visible_bias, self.hidden_bias
-        log_term = lambda states: states @ bias + softplus(states @ weights + other[None, :]).sum(-1)  # noqa: E731
+        log_term = lambda states: states @ bias + softplus(states @ weights + other[None, :]).sum(-1)
         return enumerate_terms(log_term, len(bias), self.dtype)
 
     def _exact_log_partition(self) -> jax.Array:
@@ -445,7 +445,7 @@ class GaussianBernoulliRBM(_RestrictedBoltzmannMachine):
         scaled = self.weights / self.scale[:, None] ** 2
         linear = self.hidden_bias + self.visible_bias @ scaled
         gram = self.weights.T @ scaled
-        log_term = lambda states: states @ linear + 0.5 * ((states @ gram) * states).sum(-1)  # noqa: E731
+        log_term = lambda states: states @ linear + 0.5 * ((states @ gram) * states).sum(-1)
         return enumerate_terms(log_term, self.num_hidden, self.dtype)
 
     def _exact_log_partition(self) -> jax.Array:

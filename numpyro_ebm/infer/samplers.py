@@ -85,7 +85,7 @@ class Gibbs:
     ) -> jax.Array:
         """Positions after ``num_steps`` sweeps from ``position``."""
         del tuning
-        sweep = lambda value, key: (distribution.gibbs_step(key, value), None)  # noqa: E731
+        sweep = lambda value, key: (distribution.gibbs_step(key, value), None)
         return lax.scan(sweep, position, jax.random.split(rng_key, num_steps))[0]
 
 
@@ -157,7 +157,7 @@ class Hamiltonian:
                 f"step_size: {type(self).__name__}() expected a number, got None; only sample() and the warm-up of "
                 "run_chain adapt it"
             )
-        step = lambda state, key: (self._step(key, state, distribution, step_size)[0], None)  # noqa: E731
+        step = lambda state, key: (self._step(key, state, distribution, step_size)[0], None)
         return lax.scan(step, steps.init(distribution, position), jax.random.split(rng_key, num_steps))[0].position
 
     def _step(self, key: jax.Array, state: steps.State, distribution: Any, step_size: Any) -> Any:

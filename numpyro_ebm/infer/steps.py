@@ -68,12 +68,6 @@ def hamiltonian_step(
     return _select(accepted, proposal, state), Info(accept_prob, accepted)
 
 
-def bernoulli_from_logits(rng_key: jax.Array, logits: jax.Array) -> jax.Array:
-    """Bernoulli draws with success probability ``sigmoid(logits)``, as 0 and 1 in the dtype of ``logits``."""
-    uniform = jax.random.uniform(rng_key, logits.shape, logits.dtype)
-    return (uniform < jax.nn.sigmoid(logits)).astype(logits.dtype)
-
-
 def _sum_event(array: jax.Array, event_dim: int) -> jax.Array:
     return jnp.sum(array, axis=tuple(range(array.ndim - event_dim, array.ndim)))
 

@@ -1,0 +1,427 @@
+"""The base of every energy distribution: parameters, broadcasting, validation and the normaliser policy, once.
+
+A family is a subclass that names its parameters and writes its formulas for **batches**: values of shape
+``(..., *event_shape)`` against parameters whose batch dimensions broadcast with the leading ones::
+
+    class Quartic(EnergyDistribution):
+        parameter_dims = {"strength": ("visible",)}
+        arg_constraints = {"strength": constraints.independent(constraints.positive, 1)}
+        support = constraints.real_vector
+
+        def __init__(self, strength, *, log_partition="auto", sampler=None, validate_args=None):
+            super().__init__({"strength": strength}, log_partition=log_partition, sampler=sampler,
+                             validate_args=validate_args)
+
+        def _energy(self, value):
+            return (self.strength * value**4).sum(-1)
+
+The base checks and broadcasts, derives scores by automatic differentiation where the family has no closed form, and
+decides what ``log_prob`` may be differentiated in.
+"""
+
+import copy
+import functools
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.util import ignore_jit_warnings
+from torch.distributions import constraints
+
+from pyro_ebm.distributions.partition import (
+    IntractablePartitionError,
+    guarded_zero,
+    intractable_message,
+    resolve_policy,
+    with_model_gradient,
+)
+from pyro_ebm.infer.samplers import Exact, Hamiltonian, Sampler, check_sampler
+
+
+class EnergyDistribution(TorchDistribution):
+    r"""A distribution with density :math:`p(v) = \exp(-F(v)) / Z`, where the free energy :math:`F` is always known.
+
+    :param parameters: the family's parameters by name; ``None`` stands for ``parameter_defaults``. Every parameter has
+        the shape ``batch dimensions + parameter_dims[name]``; batch dimensions broadcast. Tensors keep their autograd
+        graph; arrays, lists and Python scalars are converted.
+    :param log_partition: the normaliser policy (see :mod:`pyro_ebm.distributions.partition`).
+    :param sampler: configuration of :meth:`sample` (see :mod:`pyro_ebm.infer.samplers`); ``None`` takes
+        ``default_sampler``.
+    :param validate_args: check parameters and values, except while ``torch.jit`` or ``torch.func`` traces them;
+        ``None`` follows :func:`pyro.enable_validation`.
+    :raises TypeError: for a parameter that is not real floating point, an unknown ``log_partition`` or ``sampler``.
+    :raises ValueError: for shapes or devices that do not fit, NaN or infinite entries, a parameter outside its
+        constraint.
+    :raises ImproperDensityError: where the parameters fail the family's cheap condition for a proper density.
+    """
+
+    #: Core dimensions of each parameter by name, for example ``{"weights": ("visible", "hidden")}``.
+    parameter_dims: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    #: Scalar defaults of the optional parameters.
+    parameter_defaults: ClassVar[Mapping[str, float]] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}  # type: ignore[misc]
+    has_rsample = False
+    has_enumerate_support = False
+
+    @ignore_jit_warnings()
+    def __init__(
+        self,
+        parameters: Mapping[str, Any],
+        *,
+        event_shape: tuple[int, ...] | None = None,
+        log_partition: Any = "auto",
+        sampler: Sampler | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        batch_shape, sizes = self._store_parameters(parameters)
+        self._partition_policy, self._given_partition = resolve_policy(log_partition, self.device)
+        if self._partition_policy == "constant":
+            _check_broadcast("log_partition", self._given_partition.shape, batch_shape)
+        self.sampler = sampler
+        shape = (sizes["visible"],) if event_shape is None else event_shape
+        super().__init__(torch.Size(batch_shape), torch.Size(shape), validate_args=False)
+        del self._validate_args  # back to the host's default
+        if validate_args is not None:
+            self._validate_args = validate_args
+        if self._validate_args:
+            self._validate_parameters()
+        check_sampler(self, sampler)
+
+    # ------------------------------------------------------------------ the family's formulas, for batches
+
+    def _energy(self, value: torch.Tensor) -> torch.Tensor:
+        """Free energy of values of shape ``(..., *batch_shape, *event_shape)``, one number each."""
+        raise NotImplementedError(f"{type(self).__name__} must define _energy(value)")
+
+    def _score(self, value: torch.Tensor) -> torch.Tensor:
+        keep_graph = self._needs_graph(value)
+        with torch.enable_grad():
+            position = value if value.requires_grad else value.detach().requires_grad_()
+            return -gradient(self._energy(position).sum(), position, keep_graph)
+
+    def _laplacian(self, value: torch.Tensor) -> torch.Tensor:
+        keep_graph = self._needs_graph(value)
+        total = torch.zeros(value.shape[: value.dim() - self.event_dim], dtype=value.dtype, device=value.device)
+        with torch.enable_grad():
+            position = value if value.requires_grad else value.detach().requires_grad_()
+            score = self._score(position).flatten(total.dim())
+            for unit in range(score.shape[-1]):
+                row = gradient(score[..., unit].sum(), position, keep_graph, retain_graph=True)
+                total = total + row.flatten(total.dim())[..., unit]
+        return total
+
+    def _exact_log_partition(self) -> torch.Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no exact partition function")
+
+    def _check_proper(self) -> None:
+        """Raise :class:`ImproperDensityError` where the parameters give no proper density."""
+
+    def _initial(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """Starting points of Markov chains, shape ``shape + event_shape``."""
+        return torch.randn((*shape, *self.event_shape), dtype=self.dtype, device=self.device)
+
+    # ------------------------------------------------------------------ what every family offers
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the parameters, and so of energies and samples."""
+        return getattr(self, next(iter(self.parameter_dims))).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters, and so of energies and samples."""
+        return getattr(self, next(iter(self.parameter_dims))).device
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether the values are discrete."""
+        support: Any = self.support
+        return bool(support.is_discrete)
+
+    def energy(self, value: Any) -> torch.Tensor:
+        """Free energy F, including every constant that integrating hidden units produces.
+
+        :param value: shape ``(..., *event_shape)``, broadcasting against ``batch_shape``.
+        :return: shape ``broadcast(..., batch_shape)``.
+        """
+        return self._energy(self._check_value(value))
+
+    def unnormalized_log_prob(self, value: Any) -> torch.Tensor:
+        """``-energy(value)``: differentiable in everything, and not a log-density."""
+        return -self.energy(value)
+
+    def score(self, value: Any) -> torch.Tensor:
+        """Gradient of the log-density in its value, shape of ``value`` broadcast against ``batch_shape``."""
+        return self._score(self._check_value(value))
+
+    def laplacian(self, value: Any) -> torch.Tensor:
+        """Trace of the Hessian of the log-density in its value."""
+        return self._laplacian(self._check_value(value))
+
+    @property
+    def has_exact_partition(self) -> bool:
+        """Whether the family computes its partition function in closed form or by at most 2^16 terms."""
+        return False
+
+    @property
+    def has_exact_sampler(self) -> bool:
+        """Whether independent exact draws are available, whatever is declared about the partition function."""
+        return False
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether ``log_prob`` includes the partition function: exact, given or estimated."""
+        exact = self._partition_policy == "auto" and self.has_exact_partition
+        return exact or self._partition_policy in ("constant", "estimator")
+
+    @property
+    def log_partition(self) -> torch.Tensor:
+        """The log partition function under the policy, shape ``batch_shape``.
+
+        :raises IntractablePartitionError: when it is not known.
+        """
+        if self._partition_policy == "auto" and self.has_exact_partition:
+            return self._exact_log_partition().expand(self.batch_shape)
+        if self._partition_policy == "constant":
+            return self._given_partition.to(self.dtype).expand(self.batch_shape)
+        if self._partition_policy == "estimator":
+            with torch.no_grad():
+                estimate, samples, weights = self._given_partition.weighted_samples(self._frozen())
+            return with_model_gradient(estimate, self.energy, samples, weights)
+        raise IntractablePartitionError(intractable_message(type(self).__name__))
+
+    def log_prob(self, value: Any) -> torch.Tensor:
+        """Log-density; without its normaliser, and guarded, where the partition function is unknown.
+
+        :param value: shape ``(..., *event_shape)``.
+        :raises IntractablePartitionError: when a guarded density is differentiated in a parameter.
+        """
+        value = self._check_value(value)
+        log_prob = -self._energy(value)
+        if self.is_normalized:
+            log_prob = log_prob - self.log_partition
+        if not self.is_normalized or self._partition_policy == "constant":
+            log_prob = log_prob + guarded_zero(type(self).__name__, log_prob, self._guarded(value))
+        return log_prob
+
+    @property
+    def default_sampler(self) -> Sampler:
+        """Exact draws where the family has them, else its Markov chain."""
+        return Exact() if self.has_exact_sampler else self.default_chain
+
+    @property
+    def default_chain(self) -> Sampler:
+        """The Markov chain that ``sample``, contrastive criteria and annealing fall back to."""
+        return Hamiltonian()
+
+    @property
+    def chain(self) -> Sampler:
+        """``sampler`` if it is a Markov chain, else ``default_chain``."""
+        return self.default_chain if self.sampler is None or isinstance(self.sampler, Exact) else self.sampler
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = ()) -> torch.Tensor:
+        """Independent draws, detached from the parameters: exact where possible, else the ends of separate chains.
+
+        :param sample_shape: leading dimensions of independent draws.
+        :return: shape ``sample_shape + batch_shape + event_shape``.
+        """
+        sampler = self.default_sampler if self.sampler is None else self.sampler
+        return sampler.sample(self._frozen(), (*sample_shape, *self.batch_shape))
+
+    def check_proper(self) -> None:
+        """Run the family's exact test for a proper density.
+
+        :raises ImproperDensityError: if ``exp(-energy)`` cannot be normalised.
+        """
+        if all(is_concrete(getattr(self, name)) for name in self.parameter_dims):
+            self._check_proper()
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "EnergyDistribution":
+        """The same density over a larger batch, of the same class and without copying parameters."""
+        shape = torch.Size(batch_shape)
+        if _broadcast_shape(shape, self.batch_shape) != shape:
+            raise ValueError(f"batch_shape: cannot expand a batch of shape {tuple(self.batch_shape)} to {tuple(shape)}")
+        expanded = copy.copy(self)
+        expanded._batch_shape = shape
+        return expanded
+
+    # ------------------------------------------------------------------ how it works
+
+    def _frozen(self) -> Any:
+        """A copy for Markov chains: detached parameters, and no checks on where the chains go."""
+        frozen = copy.copy(self)
+        frozen._validate_args = False
+        for name in self.parameter_dims:
+            setattr(frozen, name, getattr(self, name).detach())
+        return frozen
+
+    def _guarded(self, value: torch.Tensor) -> list[torch.Tensor]:
+        """Everything differentiable that the density depends on beside its value."""
+        del value
+        candidates = [getattr(self, name) for name in self.parameter_dims] + [self._given_partition]
+        return [candidate for candidate in candidates if isinstance(candidate, torch.Tensor)]
+
+    def _needs_graph(self, value: torch.Tensor) -> bool:
+        """Whether a derivative in ``value`` may itself be differentiated later."""
+        if not torch.is_grad_enabled():
+            return False
+        return value.requires_grad or any(tensor.requires_grad for tensor in self._guarded(value))
+
+    def _store_parameters(self, parameters: Mapping[str, Any]) -> tuple[torch.Size, dict[str, int]]:
+        given = {
+            name: self.parameter_defaults.get(name) if parameters[name] is None else parameters[name]
+            for name in self.parameter_dims
+        }
+        device = next((value.device for value in given.values() if isinstance(value, torch.Tensor)), None)
+        tensors = {name: _as_real(name, value, device) for name, value in given.items()}
+        dtype = _common_dtype(given, tensors)
+        sizes: dict[str, int] = {}
+        batch_shape = torch.Size()
+        for name, dims in self.parameter_dims.items():
+            tensor = tensors[name].to(dtype)
+            if tensor.dim() == 0 and name in self.parameter_defaults:
+                tensor = tensor.expand([sizes[dim] for dim in dims])
+            batch_shape = _check_shape(name, tensor.shape, dims, sizes, batch_shape)
+            setattr(self, name, tensor)
+        return batch_shape, sizes
+
+    def _validate_parameters(self) -> None:
+        """Check the parameters that are not traced: finite, inside their constraints, of a proper density."""
+        for name in self.parameter_dims:
+            if is_concrete(getattr(self, name)):
+                _check_constraint(type(self).__name__, name, getattr(self, name), self.arg_constraints[name])
+        self.check_proper()
+
+    def _check_value(self, value: Any, name: str = "value") -> torch.Tensor:
+        """``value`` as a tensor of the parameters' type, expanded over ``batch_shape``."""
+        tensor = self._check_batch(value, self.event_shape, name)
+        if tensor.is_complex():
+            raise TypeError(f"{name}: expected a real tensor, got dtype {tensor.dtype}")
+        if not self.is_discrete and not tensor.is_floating_point():
+            raise TypeError(f"{name}: expected a floating-point tensor, got dtype {tensor.dtype}")
+        if self._validate_args and is_concrete(tensor):
+            _check_support(type(self).__name__, name, tensor, self.support)
+        return tensor.to(self.dtype)
+
+    @ignore_jit_warnings()
+    def _check_batch(self, value: Any, core: tuple[int, ...], name: str) -> torch.Tensor:
+        """``value`` as a tensor of shape ``(..., *core)``, expanded over ``batch_shape``."""
+        tensor = as_tensor(name, value, self.device)
+        lead = tensor.shape[: max(0, tensor.dim() - len(core))]
+        if tensor.shape[len(lead) :] != torch.Size(core):
+            raise ValueError(f"{name}: expected shape (..., {_commas(core)}), got {tuple(tensor.shape)}")
+        _check_broadcast(name, lead, self.batch_shape)
+        return tensor.expand(torch.broadcast_shapes(lead, self.batch_shape) + core)
+
+
+def linear(value: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """``value @ weights + bias``, where all three may have batch dimensions that broadcast.
+
+    :param value: shape ``(..., D)``.
+    :param weights: shape ``(..., D, K)``.
+    :param bias: shape ``(..., K)``.
+    """
+    if weights.dim() == 2 and (bias is None or bias.dim() == 1):
+        return torch.nn.functional.linear(value, weights.mT, bias)
+    # Where only the weights are batched, einsum folds the other dimensions of the values into one matrix product.
+    product = value @ weights if weights.dim() == 2 else torch.einsum("...d,...dk->...k", value, weights)
+    return product if bias is None else product + bias
+
+
+#: ``log(1 + exp(x))`` to full double precision; torch switches to ``x`` at 20, where the error is 2e-9.
+softplus = functools.partial(torch.nn.functional.softplus, threshold=40.0)
+
+
+def as_tensor(name: str, value: Any, device: torch.device | None) -> torch.Tensor:
+    """``value`` itself if it is a tensor on ``device``, else converted to one."""
+    if isinstance(value, torch.Tensor):
+        if device is not None and value.device != device:
+            raise ValueError(f"{name}: expected a tensor on device {device}, got one on {value.device}")
+        return value
+    try:
+        return torch.tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: expected a tensor or real numbers, got {type(value).__name__}") from error
+
+
+def gradient(
+    output: torch.Tensor, position: torch.Tensor, create_graph: bool, retain_graph: bool | None = None
+) -> torch.Tensor:
+    """Gradient of a scalar in ``position``: zero where it does not depend on it."""
+    if not output.requires_grad:
+        return torch.zeros_like(position)
+    options: dict[str, Any] = {"create_graph": create_graph, "materialize_grads": True}
+    (result,) = torch.autograd.grad(output, position, retain_graph=retain_graph or create_graph, **options)
+    return result
+
+
+def is_concrete(tensor: torch.Tensor) -> bool:
+    """Whether the entries can be looked at: neither ``torch.jit`` nor ``torch.func`` is tracing them."""
+    return not torch.jit.is_tracing() and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def _as_real(name: str, value: Any, device: torch.device | None) -> torch.Tensor:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    tensor = as_tensor(name, float(value) if number else value, device)
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name}: expected a real floating-point tensor, got dtype {tensor.dtype}")
+    return tensor
+
+
+def _common_dtype(given: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> torch.dtype:
+    """The widest floating type of the arrays given; Python numbers follow it."""
+    strong = [tensors[name].dtype for name, value in given.items() if not isinstance(value, (int, float))]
+    return functools.reduce(torch.promote_types, strong) if strong else torch.get_default_dtype()
+
+
+def _check_shape(
+    name: str, shape: torch.Size, dims: tuple[str, ...], sizes: dict[str, int], batch_shape: torch.Size
+) -> torch.Size:
+    """Bind the sizes of ``dims`` and return the joint batch shape; one message for every way a shape can be wrong."""
+    lead, core = shape[: max(0, len(shape) - len(dims))], shape[max(0, len(shape) - len(dims)) :]
+    fits = len(core) == len(dims) and all(
+        sizes.setdefault(dim, int(size)) == size for dim, size in zip(dims, core, strict=True)
+    )
+    if not fits:
+        expected = _commas(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in dims)
+        raise ValueError(f"{name}: expected shape (..., {expected}), got {tuple(shape)}")
+    _check_broadcast(name, lead, batch_shape)
+    return torch.broadcast_shapes(lead, batch_shape)
+
+
+def _broadcast_shape(shape: torch.Size, other: torch.Size) -> torch.Size | None:
+    try:
+        return torch.broadcast_shapes(shape, other)
+    except RuntimeError:
+        return None
+
+
+def _check_broadcast(name: str, shape: torch.Size, batch_shape: torch.Size) -> None:
+    if _broadcast_shape(shape, batch_shape) is None:
+        raise ValueError(
+            f"{name}: expected batch dimensions that broadcast with {tuple(batch_shape)}, got {tuple(shape)}"
+        )
+
+
+def _check_constraint(owner: str, name: str, value: torch.Tensor, constraint: Any) -> None:
+    finite = torch.isfinite(value)
+    if not finite.all():
+        raise ValueError(f"{name}: {owner} expected finite entries, got {int((~finite).sum())} NaN or infinite")
+    if not constraint.check(value).all():
+        raise ValueError(f"{name}: {owner} expected {constraint}, got entries {_range(value)}")
+
+
+def _check_support(owner: str, name: str, value: torch.Tensor, support: Any) -> None:
+    if not (torch.isfinite(value).all() and support.check(value).all()):
+        raise ValueError(f"{name}: {owner} expected values in its support {support}, got entries {_range(value)}")
+
+
+def _range(value: torch.Tensor) -> str:
+    numbers = value.detach().double()
+    return f"from {numbers.min().item()} to {numbers.max().item()}"
+
+
+def _commas(items: Any) -> str:
+    return ", ".join(str(item) for item in items)

@@ -1,0 +1,618 @@
+"""The restricted Boltzmann machine family: bipartite models of a visible vector ``v`` and a hidden vector ``h``.
+
+Throughout, ``weights`` has shape ``(visible, hidden)``, ``scale`` is a standard deviation, and the density of ``v`` is
+the marginal ``exp(-F(v)) / Z`` with ``F(v) = -log sum_h exp(-E(v, h))`` (an integral over Gaussian hidden units).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from torch.distributions import constraints
+
+from pyro_ebm.distributions.energy import EnergyDistribution, as_tensor, gradient, is_concrete, linear, softplus
+from pyro_ebm.distributions.partition import (
+    MAX_ENUMERATED_TERMS,
+    ImproperDensityError,
+    binary_states,
+    enumerate_terms,
+)
+from pyro_ebm.infer.samplers import Gibbs, Sampler
+from pyro_ebm.infer.steps import bernoulli_from_logits
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+def _bernoulli(logits: torch.Tensor) -> Any:
+    return dist.Bernoulli(logits=logits, validate_args=False)
+
+
+def _unit_normal(loc: torch.Tensor) -> Any:
+    return dist.Normal(loc, torch.ones_like(loc), validate_args=False)
+
+
+def _sample_unit_normal(loc: torch.Tensor) -> torch.Tensor:
+    return loc + torch.randn_like(loc)
+
+
+class _RestrictedBoltzmannMachine(EnergyDistribution):
+    """What the family shares: parameters, conditioning, block Gibbs sampling and annealing."""
+
+    parameter_dims = {"weights": ("visible", "hidden"), "visible_bias": ("visible",), "hidden_bias": ("hidden",)}
+    parameter_defaults = {"visible_bias": 0.0, "hidden_bias": 0.0}
+    arg_constraints = {
+        "weights": constraints.independent(constraints.real, 2),
+        "visible_bias": constraints.real_vector,
+        "hidden_bias": constraints.real_vector,
+    }
+    support = constraints.real_vector
+    weights: torch.Tensor
+    visible_bias: torch.Tensor
+    hidden_bias: torch.Tensor
+
+    def __init__(
+        self,
+        weights: Any,
+        visible_bias: Any = None,
+        hidden_bias: Any = None,
+        *,
+        log_partition: Any = "auto",
+        sampler: Sampler | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        super().__init__(
+            {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias},
+            log_partition=log_partition,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
+
+    @property
+    def num_hidden(self) -> int:
+        """Number of hidden units."""
+        return self.weights.shape[-1]
+
+    @property
+    def has_exact_sampler(self) -> bool:
+        return self.has_exact_partition
+
+    @property
+    def default_chain(self) -> Sampler:
+        return Gibbs()
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """Exact mean of the visible units, shape ``batch_shape + event_shape``.
+
+        :raises NotImplementedError: where it would need more than 2^16 terms.
+        """
+        return self._exact_moment(self._exact_mean, self.event_shape)
+
+    @property
+    def variance(self) -> torch.Tensor:
+        """Exact variance of each visible unit, shape ``batch_shape + event_shape``; limited as :attr:`mean`."""
+        return self._exact_moment(self._exact_variance, self.event_shape)
+
+    def joint_energy(self, value: Any, hidden: Any) -> torch.Tensor:
+        """Energy E(v, h) of visible and hidden units together, shape ``broadcast(..., batch_shape)``.
+
+        :param value: shape ``(..., visible)``.
+        :param hidden: shape ``(..., hidden)``.
+        """
+        return self._joint_energy(self._check_value(value), self._check_hidden(hidden))
+
+    def hidden_given_visible(self, value: Any) -> Any:
+        """Distribution of the hidden units given visible ones, event shape ``(hidden,)``.
+
+        :param value: shape ``(..., visible)``.
+        """
+        return self._hidden_distribution(self._hidden_input(self._check_value(value))).to_event(1)
+
+    def visible_given_hidden(self, hidden: Any) -> Any:
+        """Distribution of the visible units given hidden ones, event shape ``(visible,)``.
+
+        :param hidden: shape ``(..., hidden)``.
+        """
+        return self._visible_distribution(self._visible_input(self._check_hidden(hidden))).to_event(1)
+
+    def gibbs_step(self, value: torch.Tensor) -> torch.Tensor:
+        """One block Gibbs sweep: hidden units given ``value``, then new visible units given those."""
+        hidden = self._sample_hidden(self._hidden_input(value))
+        return self._sample_visible(self._visible_input(hidden))
+
+    def condition(self, indices: Any, values: Any) -> Any:
+        """The exact conditional distribution of the other visible units, which is of the same family.
+
+        :param indices: one-dimensional integer sequence: the visible units that are known.
+        :param values: their values, shape ``(..., len(indices))``; leading dimensions become batch dimensions.
+        :return: a distribution over the remaining units in their original order. It keeps ``sampler`` and the
+            normaliser policy, except that a constant ``log_partition`` does not carry over and becomes unknown.
+        """
+        num_visible = self.event_shape[0]
+        known = _check_indices(indices, num_visible)
+        part = self._with(**self._visible_parameters(known))
+        hidden_bias = part._hidden_input(part._check_value(values, "values"))
+        rest = np.setdiff1d(np.arange(num_visible), known)
+        return self._with(**self._visible_parameters(rest), hidden_bias=hidden_bias)
+
+    def annealed(self, inverse_temperature: Any) -> Any:
+        """The family's path from independent visible units (0) to this distribution (1).
+
+        Weights and hidden biases are multiplied by ``inverse_temperature``; the visible part stays.
+        """
+        beta = as_tensor("inverse_temperature", inverse_temperature, self.device).to(self.dtype)
+        return self._with(weights=beta * self.weights, hidden_bias=beta * self.hidden_bias, log_partition=None)
+
+    @property
+    def base_log_partition(self) -> torch.Tensor:
+        """Exact log partition function of ``annealed(0)``, where AIS starts, shape ``batch_shape``."""
+        return self._base_log_partition().expand(self.batch_shape)
+
+    def _initial(self, shape: tuple[int, ...]) -> torch.Tensor:
+        return self._sample_visible(self.visible_bias.expand((*shape, *self.event_shape)))
+
+    def _exact_moment(self, moment: Any, shape: tuple[int, ...]) -> torch.Tensor:
+        if not self.has_exact_partition:
+            raise NotImplementedError(
+                f"{type(self).__name__}: exact moments need at most 2^16 enumerated terms; estimate them from samples"
+            )
+        return moment().expand(self.batch_shape + shape)
+
+    def _with(self, **changes: Any) -> Any:
+        """A copy with other parameters, normaliser policy or sampler."""
+        arguments = {name: getattr(self, name) for name in self.parameter_dims}
+        policy = {"auto": "auto", "estimator": self._given_partition}.get(self._partition_policy)
+        options = {"log_partition": policy, "validate_args": self._validate_args}
+        copy = type(self)(**{**arguments, **options, "sampler": self.sampler, **changes})
+        return copy.expand(torch.broadcast_shapes(copy.batch_shape, self.batch_shape))
+
+    def _visible_parameters(self, units: np.ndarray) -> dict[str, torch.Tensor]:
+        index = torch.tensor(units, device=self.device)
+        return {
+            name: getattr(self, name).index_select(-len(dims), index)
+            for name, dims in self.parameter_dims.items()
+            if dims[0] == "visible"
+        }
+
+    def _check_hidden(self, hidden: Any) -> torch.Tensor:
+        return self._check_batch(hidden, (self.num_hidden,), "hidden").to(self.dtype)
+
+
+class BernoulliRBM(_RestrictedBoltzmannMachine):
+    r"""Restricted Boltzmann machine with binary visible and hidden units in {0, 1} (Smolensky 1986; Hinton 2002).
+
+    .. math::
+
+        E(v, h) = -v^\top W h - a^\top v - b^\top h, \qquad
+        F(v) = -a^\top v - \sum_j \mathrm{softplus}(b_j + W_{:j}^\top v)
+
+    The partition function is exact (a sum over the smaller layer) while that layer has at most 16 units. ``score`` and
+    ``laplacian`` are those of the free energy's smooth extension to real ``v``, which gradient-informed samplers use;
+    on binary data there is no score in the sense of Hyvarinen, and ``ScoreMatching`` refuses this family.
+
+    :param weights: W, shape ``(..., visible, hidden)``.
+    :param visible_bias: a, shape ``(..., visible)`` or a scalar; default 0.
+    :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
+    :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param sampler: sampler configuration, ``Exact()`` or ``Gibbs()``; default: exact where possible.
+
+    >>> import torch
+    >>> from pyro_ebm import BernoulliRBM
+    >>> rbm = BernoulliRBM(torch.tensor([[1.0, -0.5], [0.3, 2.0], [-1.0, 0.2]]), visible_bias=-0.5)
+    >>> rbm.sample((4,)).shape
+    torch.Size([4, 3])
+    >>> print(f"{rbm.log_partition:.4f} {rbm.log_prob(torch.tensor([1.0, 0.0, 1.0])):.4f}")
+    2.8927 -2.4898
+    """
+
+    support = constraints.independent(constraints.boolean, 1)
+
+    @classmethod
+    def from_spins(
+        cls, weights: Any, visible_bias: Any = None, hidden_bias: Any = None, **options: Any
+    ) -> "BernoulliRBM":
+        """The binary machine that is equivalent to one with spins in {-1, +1}.
+
+        With ``s = 2v - 1`` and ``t = 2h - 1`` the energies ``-s'Jt - a's - c't`` and this machine's differ by a
+        constant, so the probabilities are equal.
+
+        :param weights: spin couplings J, shape ``(..., visible, hidden)``.
+        :param visible_bias: spin fields a.
+        :param hidden_bias: spin fields c.
+        """
+        spins = cls(weights, visible_bias, hidden_bias, **options)
+        return spins._with(**_binary_from_spins(spins), **options)
+
+    def to_spins(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Couplings and fields ``(J, a, c)`` of the equivalent machine with spins in {-1, +1}."""
+        return _spins_from_binary(self)
+
+    def conditional_logits(self, value: Any) -> torch.Tensor:
+        """Log odds of each visible unit given all others, ``F(v_i = 0) - F(v_i = 1)``, shape of ``value``."""
+        return self._conditional_logits(self._check_value(value))
+
+    @property
+    def has_exact_partition(self) -> bool:
+        return 2 ** min(self.event_shape[0], self.num_hidden) <= MAX_ENUMERATED_TERMS
+
+    def _joint_energy(self, value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        return -((linear(value, self.weights, self.hidden_bias) * hidden).sum(-1) + (self.visible_bias * value).sum(-1))
+
+    def _energy(self, value: torch.Tensor) -> torch.Tensor:
+        return -((self.visible_bias * value).sum(-1) + softplus(self._hidden_input(value)).sum(-1))
+
+    def _score(self, value: torch.Tensor) -> torch.Tensor:
+        return self._visible_input(torch.sigmoid(self._hidden_input(value)))
+
+    def _laplacian(self, value: torch.Tensor) -> torch.Tensor:
+        active = torch.sigmoid(self._hidden_input(value))
+        return ((self.weights**2).sum(-2) * active * (1 - active)).sum(-1)
+
+    def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
+        return linear(value, self.weights, self.hidden_bias)
+
+    def _visible_input(self, hidden: torch.Tensor) -> torch.Tensor:
+        return linear(hidden, self.weights.mT, self.visible_bias)
+
+    def _conditional_logits(self, value: torch.Tensor) -> torch.Tensor:
+        without = self._hidden_input(value).unsqueeze(-2) - value.unsqueeze(-1) * self.weights
+        return self.visible_bias + (softplus(without + self.weights) - softplus(without)).sum(-1)
+
+    _hidden_distribution = _visible_distribution = staticmethod(_bernoulli)
+    _sample_hidden = _sample_visible = staticmethod(bernoulli_from_logits)
+
+    @property
+    def _enumerates_hidden(self) -> bool:
+        return self.num_hidden <= self.event_shape[0]
+
+    def _log_terms(self) -> torch.Tensor:
+        """Unnormalised log-probability of every state of the smaller layer, the other one summed out."""
+        if self._enumerates_hidden:
+            weights, bias, other = self.weights.mT, self.hidden_bias, self.visible_bias
+        else:
+            weights, bias, other = self.weights, self.visible_bias, self.hidden_bias
+
+        def log_term(states: torch.Tensor) -> torch.Tensor:
+            return bias @ states.mT + softplus(states @ weights + other.unsqueeze(-2)).sum(-1)
+
+        return enumerate_terms(log_term, bias.shape[-1], self.dtype, self.device)
+
+    def _exact_log_partition(self) -> torch.Tensor:
+        return torch.logsumexp(self._log_terms(), -1)
+
+    def _base_log_partition(self) -> torch.Tensor:
+        return softplus(self.visible_bias).sum(-1) + self.num_hidden * math.log(2)
+
+    def _exact_mean(self) -> torch.Tensor:
+        keep_graph = self._needs_graph(self.weights)
+        with torch.enable_grad():
+            bias = self.visible_bias.expand(self.batch_shape + self.event_shape)
+            bias = bias if bias.requires_grad else bias.detach().requires_grad_()
+            log_partition = self._with(visible_bias=bias, validate_args=False)._exact_log_partition()
+            return gradient(log_partition.sum(), bias, keep_graph)
+
+    def _exact_variance(self) -> torch.Tensor:
+        mean = self._exact_mean()
+        return mean * (1 - mean)
+
+    def _exact_sample(self, shape: tuple[int, ...]) -> torch.Tensor:
+        index = _sample_index(self._log_terms(), shape)
+        if not self._enumerates_hidden:
+            return binary_states(self.event_shape[0], self.dtype, self.device)[index]
+        hidden = binary_states(self.num_hidden, self.dtype, self.device)[index]
+        return self._sample_visible(self._visible_input(hidden))
+
+
+class GaussianBernoulliRBM(_RestrictedBoltzmannMachine):
+    r"""Restricted Boltzmann machine with Gaussian visible and binary hidden units, in the mean-shift convention.
+
+    .. math::
+
+        E(v, h) = \tfrac12 (v - \mu)^\top \Lambda (v - \mu) - v^\top \Lambda W h - b^\top h, \qquad
+        \Lambda = \mathrm{diag}(1 / \sigma^2)
+
+    so that ``v | h ~ Normal(mu + W h, sigma)`` and ``h | v ~ Bernoulli(logits = b + W' Lambda v)`` (Krizhevsky 2009;
+    Cho, Ilin & Raiko 2011; Liao et al. 2022). The marginal is a mixture of ``2^hidden`` Gaussians: proper for all
+    weights, with exact density, moments and draws while ``hidden <= 16``.
+
+    :param weights: W, shape ``(..., visible, hidden)``, in the units of ``v``.
+    :param visible_bias: mu, shape ``(..., visible)`` or a scalar; default 0.
+    :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
+    :param scale: sigma, the standard deviation (never a variance) of each visible unit given the hidden ones, shape
+        ``(..., visible)`` or a scalar; default 1.
+    :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param sampler: sampler configuration; default: exact where possible, else ``Gibbs()``.
+
+    >>> import torch
+    >>> from pyro_ebm import GaussianBernoulliRBM
+    >>> rbm = GaussianBernoulliRBM(torch.tensor([[2.0], [-1.0]]), scale=0.5)
+    >>> rbm.sample((4,)).shape
+    torch.Size([4, 2])
+    >>> print(rbm.mean, rbm.variance)
+    tensor([ 1.9999, -0.9999]) tensor([0.2502, 0.2501])
+    """
+
+    parameter_dims = {**_RestrictedBoltzmannMachine.parameter_dims, "scale": ("visible",)}
+    parameter_defaults = {**_RestrictedBoltzmannMachine.parameter_defaults, "scale": 1.0}
+    arg_constraints = {
+        **_RestrictedBoltzmannMachine.arg_constraints,
+        "scale": constraints.independent(constraints.positive, 1),
+    }
+    scale: torch.Tensor
+
+    def __init__(
+        self,
+        weights: Any,
+        visible_bias: Any = None,
+        hidden_bias: Any = None,
+        scale: Any = None,
+        *,
+        log_partition: Any = "auto",
+        sampler: Sampler | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        EnergyDistribution.__init__(
+            self,
+            {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias, "scale": scale},
+            log_partition=log_partition,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
+
+    @classmethod
+    def from_krizhevsky(
+        cls, weights: Any, visible_bias: Any = None, hidden_bias: Any = None, scale: Any = None, **options: Any
+    ) -> "GaussianBernoulliRBM":
+        r"""The machine in the convention of Hinton (2010) and Krizhevsky (2009), whose coupling is
+        :math:`-\sum_{ij} (v_i / \sigma_i) W_{ij} h_j`; equal to this class with weights ``scale[:, None] * weights``.
+        """
+        given = cls(weights, visible_bias, hidden_bias, scale, **options)
+        return given._with(weights=given.scale.unsqueeze(-1) * given.weights, **options)
+
+    def condition_on_noisy(self, observation: Any, noise_scale: Any) -> "GaussianBernoulliRBM":
+        """The exact posterior p(v | y) for ``v`` from this distribution and ``y ~ Normal(v, noise_scale)``.
+
+        The product with a Gaussian likelihood stays in the family: precisions add, and the weights shrink.
+
+        :param observation: y, shape ``(..., visible)``; leading dimensions become batch dimensions.
+        :param noise_scale: standard deviation of the noise, a scalar or shape ``(..., visible)``.
+        """
+        observation = self._check_value(observation, "observation")
+        noise = as_tensor("noise_scale", noise_scale, self.device).to(self.dtype)
+        if self._validate_args and is_concrete(noise) and not (noise > 0).all():
+            raise ValueError(f"noise_scale: expected a positive standard deviation, got {noise_scale!r}")
+        noise = noise.expand(torch.broadcast_shapes(noise.shape, self.event_shape))
+        return self._with(**self._posterior_parameters(observation, noise))
+
+    def _posterior_parameters(self, observation: torch.Tensor, noise_scale: torch.Tensor) -> dict[str, torch.Tensor]:
+        precision, noise_precision = self.scale**-2, noise_scale**-2
+        total = precision + noise_precision
+        return {
+            "weights": (precision / total).unsqueeze(-1) * self.weights,
+            "visible_bias": (precision * self.visible_bias + noise_precision * observation) / total,
+            "scale": total**-0.5,
+        }
+
+    @property
+    def has_exact_partition(self) -> bool:
+        return 2**self.num_hidden <= MAX_ENUMERATED_TERMS
+
+    @property
+    def covariance_matrix(self) -> torch.Tensor:
+        """Exact covariance of the visible units, shape ``batch_shape + (visible, visible)``; limited as ``mean``."""
+        return self._exact_moment(self._exact_covariance, self.event_shape * 2)
+
+    def _joint_energy(self, value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        return self._quadratic(value) - (self._hidden_input(value) * hidden).sum(-1)
+
+    def _energy(self, value: torch.Tensor) -> torch.Tensor:
+        return self._quadratic(value) - softplus(self._hidden_input(value)).sum(-1)
+
+    def _quadratic(self, value: torch.Tensor) -> torch.Tensor:
+        return 0.5 * (((value - self.visible_bias) / self.scale) ** 2).sum(-1)
+
+    def _score(self, value: torch.Tensor) -> torch.Tensor:
+        return (self._visible_input(torch.sigmoid(self._hidden_input(value))) - value) / self.scale**2
+
+    def _laplacian(self, value: torch.Tensor) -> torch.Tensor:
+        active = torch.sigmoid(self._hidden_input(value))
+        curvature = linear(self.scale**-4, self.weights**2)
+        return (curvature * active * (1 - active)).sum(-1) - (self.scale**-2).sum(-1)
+
+    def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
+        return linear(value / self.scale**2, self.weights, self.hidden_bias)
+
+    def _visible_input(self, hidden: torch.Tensor) -> torch.Tensor:
+        return linear(hidden, self.weights.mT, self.visible_bias)
+
+    _hidden_distribution = staticmethod(_bernoulli)
+    _sample_hidden = staticmethod(bernoulli_from_logits)
+
+    def _visible_distribution(self, loc: torch.Tensor) -> Any:
+        return dist.Normal(loc, self.scale, validate_args=False)
+
+    def _sample_visible(self, loc: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(loc, self.scale, torch.randn_like(loc))
+
+    def _log_terms(self) -> torch.Tensor:
+        """Unnormalised log-weight of every Gaussian of the mixture."""
+        scaled = self.weights / self.scale.unsqueeze(-1) ** 2
+        bias = linear(self.visible_bias, scaled, self.hidden_bias)
+        gram = self.weights.mT @ scaled
+
+        def log_term(states: torch.Tensor) -> torch.Tensor:
+            return bias @ states.mT + 0.5 * ((states @ gram) * states).sum(-1)
+
+        return enumerate_terms(log_term, self.num_hidden, self.dtype, self.device)
+
+    def _exact_log_partition(self) -> torch.Tensor:
+        return self._gaussian_log_partition() + torch.logsumexp(self._log_terms(), -1)
+
+    def _base_log_partition(self) -> torch.Tensor:
+        return self._gaussian_log_partition() + self.num_hidden * math.log(2)
+
+    def _gaussian_log_partition(self) -> torch.Tensor:
+        return 0.5 * self.event_shape[0] * _LOG_2PI + torch.log(self.scale).sum(-1)
+
+    def _hidden_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and covariance of the hidden units under the model."""
+        states = binary_states(self.num_hidden, self.dtype, self.device)
+        probability = torch.softmax(self._log_terms(), -1)
+        mean = probability @ states
+        centred = states - mean.unsqueeze(-2)
+        return mean, centred.mT @ (probability.unsqueeze(-1) * centred)
+
+    def _exact_mean(self) -> torch.Tensor:
+        return self._visible_input(self._hidden_moments()[0])
+
+    def _exact_variance(self) -> torch.Tensor:
+        return self.scale**2 + ((self.weights @ self._hidden_moments()[1]) * self.weights).sum(-1)
+
+    def _exact_covariance(self) -> torch.Tensor:
+        return torch.diag_embed(self.scale**2) + self.weights @ self._hidden_moments()[1] @ self.weights.mT
+
+    def _exact_sample(self, shape: tuple[int, ...]) -> torch.Tensor:
+        index = _sample_index(self._log_terms(), shape)
+        hidden = binary_states(self.num_hidden, self.dtype, self.device)[index]
+        return self._sample_visible(self._visible_input(hidden))
+
+
+class GaussianRBM(_RestrictedBoltzmannMachine):
+    r"""Restricted Boltzmann machine with Gaussian visible and Gaussian hidden units of unit conditional variance.
+
+    .. math::
+
+        E(v, h) = \tfrac12 v^\top v + \tfrac12 h^\top h - v^\top W h - a^\top v - b^\top h
+
+    The marginal is ``Normal((I - W W')^-1 (a + W b), (I - W W')^-1)``, probabilistic PCA with unit noise in other
+    parameters (Williams & Agakov 2002). **Proper only while the spectral norm of W is below one**; anything else is
+    refused at construction where arguments are validated, and gives NaN densities where they are not.
+
+    :param weights: W, shape ``(..., visible, hidden)``, spectral norm below 1.
+    :param visible_bias: a, the linear coefficient (not the mean), shape ``(..., visible)`` or a scalar; default 0.
+    :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
+    :param log_partition: normaliser policy; ``"auto"`` is exact.
+    :param sampler: sampler configuration; default ``Exact()``.
+    :raises ImproperDensityError: if the spectral norm of ``weights`` is not below one.
+
+    >>> import torch
+    >>> from pyro_ebm import GaussianRBM
+    >>> print(GaussianRBM(torch.tensor([[0.6], [0.0]])).variance)
+    tensor([1.5625, 1.0000])
+    """
+
+    @property
+    def has_exact_partition(self) -> bool:
+        return True
+
+    @property
+    def covariance_matrix(self) -> torch.Tensor:
+        """Covariance of the visible units, shape ``batch_shape + (visible, visible)``."""
+        return self._exact_moment(self._exact_covariance, self.event_shape * 2)
+
+    def _check_proper(self) -> None:
+        norm = torch.linalg.matrix_norm(self.weights.detach().double(), ord=2).max().item()
+        if not norm < 1:
+            raise ImproperDensityError(
+                f"weights: GaussianRBM expected a spectral norm below 1, got {norm:.6g}; the density cannot be "
+                "normalised"
+            )
+
+    def _joint_energy(self, value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        quadratic = 0.5 * ((value**2).sum(-1) + (hidden**2).sum(-1))
+        return quadratic - (self._hidden_input(value) * hidden).sum(-1) - (self.visible_bias * value).sum(-1)
+
+    def _energy(self, value: torch.Tensor) -> torch.Tensor:
+        quadratic = (value**2).sum(-1) - (self._hidden_input(value) ** 2).sum(-1)
+        return 0.5 * (quadratic - self.num_hidden * _LOG_2PI) - (self.visible_bias * value).sum(-1)
+
+    def _score(self, value: torch.Tensor) -> torch.Tensor:
+        return self._visible_input(self._hidden_input(value)) - value
+
+    def _laplacian(self, value: torch.Tensor) -> torch.Tensor:
+        return ((self.weights**2).sum((-2, -1)) - self.event_shape[0]).expand(value.shape[:-1])
+
+    _hidden_input = BernoulliRBM._hidden_input
+    _visible_input = BernoulliRBM._visible_input
+
+    _hidden_distribution = _visible_distribution = staticmethod(_unit_normal)
+    _sample_hidden = _sample_visible = staticmethod(_sample_unit_normal)
+
+    def _cholesky(self) -> torch.Tensor:
+        """Lower Cholesky factor of ``I - W'W``; by Woodbury, ``(I - WW')^-1 = I + W (I - W'W)^-1 W'``."""
+        eye = torch.eye(self.num_hidden, dtype=self.dtype, device=self.device)
+        factor, failed = torch.linalg.cholesky_ex(eye - self.weights.mT @ self.weights)
+        return torch.where(failed[..., None, None] > 0, math.nan, factor)
+
+    def _exact_mean(self) -> torch.Tensor:
+        constant = self._visible_input(self.hidden_bias)
+        solved = torch.cholesky_solve(linear(constant, self.weights).unsqueeze(-1), self._cholesky()).squeeze(-1)
+        return linear(solved, self.weights.mT, constant)
+
+    def _exact_log_partition(self) -> torch.Tensor:
+        units = self.event_shape[0] + self.num_hidden
+        log_det = 2 * torch.log(torch.diagonal(self._cholesky(), dim1=-2, dim2=-1)).sum(-1)
+        exponent = (self._visible_input(self.hidden_bias) * self._exact_mean()).sum(-1) + (self.hidden_bias**2).sum(-1)
+        return 0.5 * (units * _LOG_2PI - log_det + exponent)
+
+    def _base_log_partition(self) -> torch.Tensor:
+        units = self.event_shape[0] + self.num_hidden
+        return 0.5 * (units * _LOG_2PI + (self.visible_bias**2).sum(-1))
+
+    def _covariance_root(self) -> torch.Tensor:
+        """R of shape ``(..., visible, hidden)`` with ``I + R R'`` the covariance."""
+        return torch.linalg.solve_triangular(self._cholesky(), self.weights.mT, upper=False).mT
+
+    def _exact_covariance(self) -> torch.Tensor:
+        root = self._covariance_root()
+        return torch.eye(self.event_shape[0], dtype=self.dtype, device=self.device) + root @ root.mT
+
+    def _exact_variance(self) -> torch.Tensor:
+        return 1 + (self._covariance_root() ** 2).sum(-1)
+
+    def _exact_sample(self, shape: tuple[int, ...]) -> torch.Tensor:
+        noise = torch.randn((*shape, self.num_hidden), dtype=self.dtype, device=self.device)
+        return self._sample_visible(linear(noise, self._covariance_root().mT, self._exact_mean()))
+
+
+def _binary_from_spins(spins: BernoulliRBM) -> dict[str, torch.Tensor]:
+    return {
+        "weights": 4 * spins.weights,
+        "visible_bias": 2 * (spins.visible_bias - spins.weights.sum(-1)),
+        "hidden_bias": 2 * (spins.hidden_bias - spins.weights.sum(-2)),
+    }
+
+
+def _spins_from_binary(rbm: BernoulliRBM) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    couplings = rbm.weights / 4
+    return couplings, rbm.visible_bias / 2 + couplings.sum(-1), rbm.hidden_bias / 2 + couplings.sum(-2)
+
+
+def _sample_index(log_terms: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Draw indices from the categorical distributions over the last axis of ``log_terms`` by inversion.
+
+    :param log_terms: shape ``(*batch, n)``.
+    :param shape: shape of the result, whose last dimensions broadcast with ``batch``.
+    """
+    cumulative = torch.cumsum(torch.softmax(log_terms, -1), -1)
+    batch = log_terms.shape[:-1]
+    uniform = torch.rand(shape, dtype=cumulative.dtype, device=cumulative.device)
+    columns = uniform.reshape(-1, *shape[len(shape) - len(batch) :]).movedim(0, -1).contiguous()
+    cumulative = cumulative.expand(*columns.shape[:-1], -1).contiguous()
+    index = torch.searchsorted(cumulative, columns * cumulative[..., -1:], right=True)
+    return index.clamp(max=cumulative.shape[-1] - 1).movedim(-1, 0).reshape(shape)
+
+
+def _check_indices(indices: Any, num_visible: int) -> np.ndarray:
+    array = indices.cpu().numpy() if isinstance(indices, torch.Tensor) else np.asarray(indices)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(
+            f"indices: expected a one-dimensional integer sequence, got dtype {array.dtype} and shape {array.shape}"
+        )
+    if (array.size and (array.min() < 0 or array.max() >= num_visible)) or len(np.unique(array)) != array.size:
+        raise ValueError(f"indices: expected distinct units in 0..{num_visible - 1}, got {array.tolist()}")
+    if not 0 < array.size < num_visible:
+        raise ValueError(f"indices: expected some but not all of {num_visible} visible units, got {array.size}")
+    return array

@@ -1,0 +1,184 @@
+"""Sampler configurations: how an energy distribution draws, given as ``sampler=`` to its constructor.
+
+``Exact`` draws independently; ``Gibbs``, ``Langevin`` and ``Hamiltonian`` run one Markov chain per draw, all of them as
+one batch, and return its end. All are small frozen dataclasses. Nothing here records gradients, and random numbers come
+from torch's global generator.
+"""
+
+import dataclasses
+import math
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+
+from pyro_ebm.infer import steps
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """What ``sampler=`` accepts."""
+
+    def check(self, distribution: Any) -> None:
+        """Raise ``TypeError`` where this sampler cannot draw from ``distribution``."""
+
+    def sample(self, distribution: Any, shape: tuple[int, ...]) -> torch.Tensor:
+        """Draws of shape ``shape + event_shape``, where ``shape`` ends in ``batch_shape``."""
+
+
+def check_sampler(distribution: Any, sampler: Any) -> None:
+    """Refuse whatever is not a sampler configuration, or not one for this distribution."""
+    if sampler is None:
+        return
+    if isinstance(sampler, type) or not isinstance(sampler, Sampler):
+        raise TypeError(
+            f"sampler: {type(distribution).__name__} expected None or one of Exact(), Gibbs(), Langevin(), "
+            f"Hamiltonian() from pyro_ebm.infer, got {sampler!r}"
+        )
+    sampler.check(distribution)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """Independent draws by enumeration or in closed form."""
+
+    def check(self, distribution: Any) -> None:
+        if not distribution.has_exact_sampler:
+            raise TypeError(
+                f"sampler: {type(distribution).__name__} of event shape {tuple(distribution.event_shape)} has no exact "
+                "sampler (none in closed form, or more than 2^16 enumerated terms); expected a Markov chain"
+            )
+
+    @torch.no_grad()
+    def sample(self, distribution: Any, shape: tuple[int, ...]) -> torch.Tensor:
+        return distribution._exact_sample(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gibbs:
+    """Block Gibbs sampling between visible and hidden units (Hinton 2002), for families with conditionals.
+
+    :param num_steps: sweeps per draw, from the family's starting points.
+    """
+
+    num_steps: int = 100
+
+    def __post_init__(self) -> None:
+        check_positive_int("num_steps", self.num_steps)
+
+    def check(self, distribution: Any) -> None:
+        if not hasattr(distribution, "gibbs_step"):
+            raise TypeError(
+                f"sampler: Gibbs() needs hidden units with conditionals, and {type(distribution).__name__} has none; "
+                "expected Langevin() or Hamiltonian()"
+            )
+
+    def sample(self, distribution: Any, shape: tuple[int, ...]) -> torch.Tensor:
+        return _chain_sample(self, distribution, shape)
+
+    def tune(self, distribution: Any, position: torch.Tensor, num_steps: int) -> tuple[torch.Tensor, None]:
+        """Run ``num_steps`` sweeps of warm-up; there is nothing to tune."""
+        return self.run(distribution, position, num_steps), None
+
+    @torch.no_grad()
+    def run(self, distribution: Any, position: torch.Tensor, num_steps: int, tuning: None = None) -> torch.Tensor:
+        """Positions after ``num_steps`` sweeps from ``position``."""
+        del tuning
+        for _ in range(num_steps):
+            position = distribution.gibbs_step(position)
+        return position
+
+
+@dataclasses.dataclass(frozen=True)
+class Hamiltonian:
+    """Hamiltonian Monte Carlo with jittered trajectory lengths on the family's score.
+
+    :param num_steps: transitions per draw. With ``step_size=None`` the first half of them adapts one step size, shared
+        by all chains of a call, to an acceptance probability of ``target_accept``; the second half keeps it.
+    :param num_leapfrog: leapfrog steps per transition.
+    :param step_size: mean leapfrog step, in the units of the values (so a standard deviation, not a variance).
+    """
+
+    num_steps: int = 100
+    num_leapfrog: int = 10
+    step_size: float | None = None
+    target_accept: float = 0.8
+    jitter: ClassVar[float] = 0.5
+
+    def __post_init__(self) -> None:
+        check_positive_int("num_steps", self.num_steps)
+        check_positive_int("num_leapfrog", self.num_leapfrog)
+        if self.step_size is not None and not self.step_size > 0:
+            raise ValueError(
+                f"step_size: {type(self).__name__} expected a positive number or None, got {self.step_size!r}"
+            )
+        if not 0 < self.target_accept < 1:
+            raise ValueError(f"target_accept: expected a number between 0 and 1, got {self.target_accept!r}")
+
+    def check(self, distribution: Any) -> None:
+        if distribution.is_discrete:
+            raise TypeError(
+                f"sampler: {type(self).__name__}() moves along the score, and {type(distribution).__name__} is "
+                "discrete; expected Gibbs() or Exact()"
+            )
+
+    def sample(self, distribution: Any, shape: tuple[int, ...]) -> torch.Tensor:
+        return _chain_sample(self, distribution, shape)
+
+    @torch.no_grad()
+    def tune(self, distribution: Any, position: torch.Tensor, num_steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run ``num_steps`` transitions while adapting the step size, unless it is given.
+
+        Robbins-Monro on the logarithm of one step size, from a start that suits unit scales.
+        """
+        state = steps.init(distribution, position)
+        size = max(1, math.prod(distribution.event_shape))
+        start = 0.5 * size**-0.25 if self.step_size is None else self.step_size
+        rate = 2.0 if self.step_size is None else 0.0
+        log_step = torch.full((), math.log(start), dtype=position.dtype, device=position.device)
+        for count in range(num_steps):
+            state, info = self._step(state, distribution, log_step.exp())
+            log_step = log_step + rate / math.sqrt(1.0 + count) * (info.accept_prob.mean() - self.target_accept)
+        return state.position, log_step.exp()
+
+    @torch.no_grad()
+    def run(self, distribution: Any, position: torch.Tensor, num_steps: int, tuning: Any = None) -> torch.Tensor:
+        """Positions after ``num_steps`` transitions from ``position``, at the tuned or given step size."""
+        step_size = self.step_size if tuning is None else tuning
+        if step_size is None:
+            raise ValueError(
+                f"step_size: {type(self).__name__}() expected a number, got None; only sample() and the warm-up of "
+                "run_chain adapt it"
+            )
+        state = steps.init(distribution, position)
+        for _ in range(num_steps):
+            state, _ = self._step(state, distribution, step_size)
+        return state.position
+
+    def _step(self, state: steps.State, distribution: Any, step_size: Any) -> tuple[steps.State, steps.Info]:
+        return steps.hamiltonian_step(state, distribution, step_size, self.num_leapfrog, self.jitter)
+
+
+@dataclasses.dataclass(frozen=True)
+class Langevin(Hamiltonian):
+    """Metropolis-adjusted Langevin: the proposal is ``x + 0.5 step_size^2 score(x) + step_size n``.
+
+    :param num_steps: transitions per draw; adapted as in :class:`Hamiltonian`.
+    """
+
+    num_steps: int = 1000
+    num_leapfrog: int = dataclasses.field(default=1, init=False)
+    target_accept: float = 0.574
+    jitter: ClassVar[float] = 0.0
+
+
+def check_positive_int(name: str, value: Any) -> None:
+    """Refuse anything but a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+
+
+@torch.no_grad()
+def _chain_sample(sampler: Any, distribution: Any, shape: tuple[int, ...]) -> torch.Tensor:
+    num_tune = sampler.num_steps // 2
+    position, tuning = sampler.tune(distribution, distribution._initial(shape), num_tune)
+    return sampler.run(distribution, position, sampler.num_steps - num_tune, tuning)

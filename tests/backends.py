@@ -1,0 +1,129 @@
+"""One face for both backends, so that a test of mathematics is written once and runs in each."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+
+class NumPyroBackend:
+    name = "numpyro"
+
+    def __init__(self):
+        import numpyro_ebm
+
+        self.ebm = numpyro_ebm
+        self.distributions = numpyro_ebm.distributions
+        self.infer = numpyro_ebm.infer
+        self.objectives = numpyro_ebm.objectives
+
+    def array(self, value, dtype=np.float64):
+        import jax.numpy as jnp
+
+        return jnp.asarray(np.asarray(value, dtype))
+
+    def numpy(self, value):
+        return np.asarray(value)
+
+    def sample(self, distribution, seed, shape=()):
+        import jax
+
+        return self.numpy(distribution.sample(jax.random.key(seed), shape))
+
+    def grad(self, function, *arguments):
+        """Gradients of a scalar function in every argument."""
+        import jax
+
+        return tuple(map(np.asarray, jax.grad(function, argnums=tuple(range(len(arguments))))(*arguments)))
+
+    def hessian_trace(self, function, argument):
+        import jax
+
+        return float(np.trace(np.asarray(jax.hessian(function)(argument))))
+
+    def run_chain(self, distribution, seed, num_samples, **options):
+        import jax
+
+        return self.numpy(self.infer.run_chain(distribution, jax.random.key(seed), num_samples, **options))
+
+    def stochastic(self, criterion, *arguments, seed=0, **options):
+        """A criterion that draws: NumPyro wants a key."""
+        import jax
+
+        return criterion(*arguments, rng_key=jax.random.key(seed), **options)
+
+    def estimator(self, seed, **options):
+        import jax
+
+        return self.infer.AnnealedImportanceSampling(rng_key=jax.random.key(seed), **options)
+
+
+class PyroBackend:
+    name = "pyro"
+
+    def __init__(self):
+        import pyro_ebm
+
+        self.ebm = pyro_ebm
+        self.distributions = pyro_ebm.distributions
+        self.infer = pyro_ebm.infer
+        self.objectives = pyro_ebm.objectives
+
+    def array(self, value, dtype=np.float64):
+        import torch
+
+        return torch.as_tensor(np.asarray(value, dtype))
+
+    def numpy(self, value):
+        return np.asarray(value.detach())
+
+    def sample(self, distribution, seed, shape=()):
+        import torch
+
+        torch.manual_seed(seed)
+        return self.numpy(distribution.sample(shape))
+
+    def grad(self, function, *arguments):
+        import torch
+
+        leaves = tuple(argument.detach().clone().requires_grad_() for argument in arguments)
+        return tuple(map(np.asarray, torch.autograd.grad(function(*leaves), leaves)))
+
+    def hessian_trace(self, function, argument):
+        import torch
+
+        return float(torch.trace(torch.autograd.functional.hessian(function, argument)))
+
+    def run_chain(self, distribution, seed, num_samples, **options):
+        import torch
+
+        torch.manual_seed(seed)
+        return self.numpy(self.infer.run_chain(distribution, num_samples, **options))
+
+    def stochastic(self, criterion, *arguments, seed=0, **options):
+        import torch
+
+        torch.manual_seed(seed)
+        return criterion(*arguments, **options)
+
+    def estimator(self, seed, **options):
+        import torch
+
+        torch.manual_seed(seed)
+        return self.infer.AnnealedImportanceSampling(**options)
+
+
+_NEEDS = {"numpyro": ("numpyro", NumPyroBackend), "pyro": ("pyro", PyroBackend)}
+
+
+def backends():
+    """Parameters for ``pytest.mark.parametrize``: the backends that are installed."""
+    return [
+        pytest.param(name, marks=getattr(pytest.mark, name))
+        for name, (module, _) in _NEEDS.items()
+        if importlib.util.find_spec(module)
+    ]
+
+
+def get_backend(name):
+    return _NEEDS[name][1]()

@@ -1,0 +1,53 @@
+"""Every test runs in float64; JAX refuses implicit rank promotion and keeps its compiled programs between runs."""
+
+import importlib.util
+import os
+import pathlib
+
+import pytest
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+
+if importlib.util.find_spec("jax"):
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    cache = pathlib.Path(__file__).parent.parent / ".jax_cache"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+if importlib.util.find_spec("torch"):
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_pyro():
+    """Pyro's parameter store, generators and validation flag are global: start every test from the same ones."""
+    if importlib.util.find_spec("pyro"):
+        import pyro
+
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+
+
+def _has_gpu() -> bool:
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            return True
+    if importlib.util.find_spec("jax"):
+        import jax
+
+        return jax.default_backend() == "gpu"
+    return False
+
+
+def pytest_collection_modifyitems(items):
+    skip = pytest.mark.skip(reason="no accelerator on this machine")
+    for item in items:
+        if "gpu" in item.keywords and not _has_gpu():
+            item.add_marker(skip)
