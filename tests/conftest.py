@@ -1,12 +1,9 @@
 """Every test runs in float64; JAX refuses implicit rank promotion and keeps its compiled programs between runs."""
 
 import importlib.util
-import os
 import pathlib
 
 import pytest
-
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
 if importlib.util.find_spec("jax"):
     import jax

@@ -70,6 +70,7 @@ def _counters(shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
 
 def _key_words(rng_key: jax.Array) -> tuple[jax.Array, jax.Array]:
     key = rng_key if jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(rng_key)
-    is_threefry = "fry" in str(jax.random.key_impl(key))
-    words = jax.random.key_data(key) if is_threefry else jax.random.bits(key, (2,), jnp.uint32)
+    words = jax.random.key_data(key)
+    if len(words) == 4:  # rbg keys are pairs of Threefry keys
+        return threefry2x32(words[2], words[3], words[0], words[1])
     return words[0], words[1]

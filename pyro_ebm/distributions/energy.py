@@ -24,6 +24,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
 from pyro.util import ignore_jit_warnings
@@ -75,7 +76,7 @@ class EnergyDistribution(TorchDistribution):
         validate_args: bool | None = None,
     ) -> None:
         batch_shape, sizes = self._store_parameters(parameters)
-        self._partition_policy, self._given_partition = resolve_policy(log_partition, self.device)
+        self._partition_policy, self._given_partition = resolve_policy(self, log_partition)
         if self._partition_policy == "constant":
             _check_broadcast("log_partition", self._given_partition.shape, batch_shape)
         self.sampler = sampler
@@ -274,9 +275,7 @@ class EnergyDistribution(TorchDistribution):
             name: self.parameter_defaults.get(name) if parameters[name] is None else parameters[name]
             for name in self.parameter_dims
         }
-        device = next((value.device for value in given.values() if isinstance(value, torch.Tensor)), None)
-        tensors = {name: _as_real(name, value, device) for name, value in given.items()}
-        dtype = _common_dtype(given, tensors)
+        tensors, dtype = _as_real_tensors(given)
         sizes: dict[str, int] = {}
         batch_shape = torch.Size()
         for name, dims in self.parameter_dims.items():
@@ -308,7 +307,7 @@ class EnergyDistribution(TorchDistribution):
     @ignore_jit_warnings()
     def _check_batch(self, value: Any, core: tuple[int, ...], name: str) -> torch.Tensor:
         """``value`` as a tensor of shape ``(..., *core)``, expanded over ``batch_shape``."""
-        tensor = as_tensor(name, value, self.device)
+        tensor = as_tensor(name, value, self.device, self.dtype)
         lead = tensor.shape[: max(0, tensor.dim() - len(core))]
         if tensor.shape[len(lead) :] != torch.Size(core):
             raise ValueError(f"{name}: expected shape (..., {_commas(core)}), got {tuple(tensor.shape)}")
@@ -334,16 +333,19 @@ def linear(value: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None
 softplus = functools.partial(torch.nn.functional.softplus, threshold=40.0)
 
 
-def as_tensor(name: str, value: Any, device: torch.device | None) -> torch.Tensor:
-    """``value`` itself if it is a tensor on ``device``, else converted to one."""
+def as_tensor(name: str, value: Any, device: torch.device | None, dtype: torch.dtype) -> torch.Tensor:
+    """``value`` itself if it is a tensor on ``device``, else converted; Python's floating-point numbers take ``dtype``."""
     if isinstance(value, torch.Tensor):
         if device is not None and value.device != device:
             raise ValueError(f"{name}: expected a tensor on device {device}, got one on {value.device}")
         return value
     try:
-        return torch.tensor(value, device=device)
+        tensor = torch.tensor(value, device=device)
+        if tensor.is_floating_point() and not isinstance(value, np.ndarray):
+            tensor = torch.tensor(value, device=device, dtype=dtype)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name}: expected a tensor or real numbers, got {type(value).__name__}") from error
+    return tensor
 
 
 def gradient(
@@ -362,18 +364,24 @@ def is_concrete(tensor: torch.Tensor) -> bool:
     return not torch.jit.is_tracing() and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
-def _as_real(name: str, value: Any, device: torch.device | None) -> torch.Tensor:
-    number = isinstance(value, int) and not isinstance(value, bool)
-    tensor = as_tensor(name, float(value) if number else value, device)
+def _as_real_tensors(given: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], torch.dtype]:
+    """All parameters on one device, and the widest type of the arrays among them, which Python numbers follow."""
+    device = next((value.device for value in given.values() if isinstance(value, torch.Tensor)), None)
+    arrays = {name: value for name, value in given.items() if isinstance(value, (torch.Tensor, np.ndarray))}
+    dtype = torch.get_default_dtype()
+    tensors = {name: _as_real(name, value, device, dtype) for name, value in arrays.items()}
+    if tensors:
+        dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
+    numbers = {name: value for name, value in given.items() if name not in arrays}
+    return tensors | {name: _as_real(name, value, device, dtype) for name, value in numbers.items()}, dtype
+
+
+def _as_real(name: str, value: Any, device: torch.device | None, dtype: torch.dtype) -> torch.Tensor:
+    is_whole_number = isinstance(value, int) and not isinstance(value, bool)
+    tensor = as_tensor(name, float(value) if is_whole_number else value, device, dtype)
     if not tensor.is_floating_point():
         raise TypeError(f"{name}: expected a real floating-point tensor, got dtype {tensor.dtype}")
     return tensor
-
-
-def _common_dtype(given: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> torch.dtype:
-    """The widest floating type of the arrays given; Python numbers follow it."""
-    strong = [tensors[name].dtype for name, value in given.items() if not isinstance(value, (int, float))]
-    return functools.reduce(torch.promote_types, strong) if strong else torch.get_default_dtype()
 
 
 def _check_shape(

@@ -43,6 +43,9 @@ class ImproperDensityError(ValueError):
 class PartitionEstimator(Protocol):
     """What ``log_partition=`` accepts beside ``"auto"``, ``None`` and constants."""
 
+    def check(self, distribution: Any) -> None:
+        """Raise ``TypeError`` where this estimator does not suit ``distribution``."""
+
     def weighted_samples(self, distribution: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Estimate a partition function and draw from the model.
 
@@ -52,7 +55,7 @@ class PartitionEstimator(Protocol):
         """
 
 
-def resolve_policy(log_partition: Any, device: torch.device) -> tuple[str, Any]:
+def resolve_policy(distribution: Any, log_partition: Any) -> tuple[str, Any]:
     """Split the keyword ``log_partition`` into a policy name and its data."""
     if log_partition is None:
         return "unknown", None
@@ -60,13 +63,10 @@ def resolve_policy(log_partition: Any, device: torch.device) -> tuple[str, Any]:
         if log_partition == "auto":
             return "auto", None
     elif isinstance(log_partition, PartitionEstimator):
+        log_partition.check(distribution)
         return "estimator", log_partition
     elif isinstance(log_partition, (int, float, np.generic, np.ndarray, torch.Tensor)):
-        if isinstance(log_partition, int) and not isinstance(log_partition, bool):
-            log_partition = float(log_partition)
-        constant = log_partition if isinstance(log_partition, torch.Tensor) else _constant(log_partition, device)
-        if constant.device != device:
-            raise ValueError(f"log_partition: expected a tensor on device {device}, got one on {constant.device}")
+        constant = _constant(log_partition, distribution.device)
         if constant.is_floating_point():
             return "constant", constant
     raise TypeError(
@@ -76,7 +76,12 @@ def resolve_policy(log_partition: Any, device: torch.device) -> tuple[str, Any]:
 
 
 def _constant(number: Any, device: torch.device) -> torch.Tensor:
-    return torch.tensor(number, dtype=torch.float64 if isinstance(number, float) else None, device=device)
+    if not isinstance(number, torch.Tensor):
+        is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+        return torch.tensor(number, dtype=torch.float64 if is_number else None, device=device)
+    if number.device != device:
+        raise ValueError(f"log_partition: expected a tensor on device {device}, got one on {number.device}")
+    return number
 
 
 def intractable_message(name: str) -> str:

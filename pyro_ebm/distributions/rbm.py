@@ -19,8 +19,8 @@ from pyro_ebm.distributions.partition import (
     binary_states,
     enumerate_terms,
 )
+from pyro_ebm.infer.bernoulli import bernoulli_from_logits
 from pyro_ebm.infer.samplers import Gibbs, Sampler
-from pyro_ebm.infer.steps import bernoulli_from_logits
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -142,7 +142,7 @@ class _RestrictedBoltzmannMachine(EnergyDistribution):
 
         Weights and hidden biases are multiplied by ``inverse_temperature``; the visible part stays.
         """
-        beta = as_tensor("inverse_temperature", inverse_temperature, self.device).to(self.dtype)
+        beta = as_tensor("inverse_temperature", inverse_temperature, self.device, self.dtype).to(self.dtype)
         return self._with(weights=beta * self.weights, hidden_bias=beta * self.hidden_bias, log_partition=None)
 
     @property
@@ -204,7 +204,7 @@ class BernoulliRBM(_RestrictedBoltzmannMachine):
     >>> rbm.sample((4,)).shape
     torch.Size([4, 3])
     >>> print(f"{rbm.log_partition:.4f} {rbm.log_prob(torch.tensor([1.0, 0.0, 1.0])):.4f}")
-    2.8927 -2.4898
+    3.7144 -3.4669
     """
 
     support = constraints.independent(constraints.boolean, 1)
@@ -380,7 +380,7 @@ class GaussianBernoulliRBM(_RestrictedBoltzmannMachine):
         :param noise_scale: standard deviation of the noise, a scalar or shape ``(..., visible)``.
         """
         observation = self._check_value(observation, "observation")
-        noise = as_tensor("noise_scale", noise_scale, self.device).to(self.dtype)
+        noise = as_tensor("noise_scale", noise_scale, self.device, self.dtype).to(self.dtype)
         if self._validate_args and is_concrete(noise) and not (noise > 0).all():
             raise ValueError(f"noise_scale: expected a positive standard deviation, got {noise_scale!r}")
         noise = noise.expand(torch.broadcast_shapes(noise.shape, self.event_shape))

@@ -51,19 +51,15 @@ def hamiltonian_step(
         score = target.score(position)
         momentum = momentum + 0.5 * size * score
     proposal = State(position, target.unnormalized_log_prob(position), score)
-    kinetic = 0.5 * _sum_event(start_momentum**2 - momentum**2, event_dim)
+    kinetic = 0.5 * sum_event(start_momentum**2 - momentum**2, event_dim)
     log_ratio = proposal.log_density - log_density + kinetic
     accept_prob = torch.where(torch.isnan(log_ratio), 0.0, torch.exp(log_ratio.clamp(max=0.0)))
     accepted = torch.rand_like(accept_prob) < accept_prob
     return _select(accepted, proposal, state), Info(accept_prob, accepted)
 
 
-def bernoulli_from_logits(logits: torch.Tensor) -> torch.Tensor:
-    """Bernoulli draws with success probability ``sigmoid(logits)``, as 0 and 1 in the dtype of ``logits``."""
-    return torch.rand_like(logits).lt_(torch.sigmoid(logits))
-
-
-def _sum_event(tensor: torch.Tensor, event_dim: int) -> torch.Tensor:
+def sum_event(tensor: torch.Tensor, event_dim: int) -> torch.Tensor:
+    """Sum over the last ``event_dim`` dimensions."""
     return tensor.flatten(tensor.dim() - event_dim).sum(-1) if event_dim else tensor
 
 

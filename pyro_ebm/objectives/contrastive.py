@@ -1,0 +1,105 @@
+"""Contrastive divergence and its persistent variant.
+
+Both are differences of free energies whose negative samples are constants: the gradient never flows through the Markov
+chain, and the value of the difference estimates no likelihood.
+"""
+
+from typing import Any
+
+import torch
+
+from pyro_ebm.distributions.energy import EnergyDistribution
+from pyro_ebm.infer.samplers import check_positive_int
+from pyro_ebm.objectives.criterion import Criterion
+
+
+class ContrastiveDivergence(Criterion):
+    """CD-k: :math:`F(v) - F(v')` per datum, with ``v'`` the end of a chain that starts at ``v`` (Hinton 2002).
+
+    :param base: an energy distribution; the chain is its ``chain`` (block Gibbs for the RBM family; a Langevin or
+        Hamiltonian sampler needs a given ``step_size``).
+    :param num_steps: k, transitions of the chain.
+    :raises ValueError: for a ``num_steps`` that is not a positive integer.
+
+    >>> import torch
+    >>> from pyro_ebm import BernoulliRBM
+    >>> from pyro_ebm.objectives import ContrastiveDivergence
+    >>> data = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    >>> weights = torch.ones(2, 3, requires_grad=True)
+    >>> loss = -ContrastiveDivergence(BernoulliRBM(weights)).log_prob(data).sum()
+    >>> torch.autograd.grad(loss, weights)[0].shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, base: EnergyDistribution, num_steps: int = 1) -> None:
+        check_positive_int("num_steps", num_steps)
+        super().__init__(base)
+        self.num_steps = num_steps
+
+    def loss(self, value: Any) -> torch.Tensor:
+        value = self.base._check_value(value)
+        negative = negative_samples(self.base, value, self.num_steps)
+        return self.base._energy(value) - self.base._energy(negative)
+
+
+class PersistentContrastiveDivergence(Criterion):
+    """PCD-k: :math:`F(v)` minus the mean free energy of chains that live on between updates (Tieleman 2008).
+
+    Making the criterion advances the chains by ``num_steps`` transitions under the current parameters, **in place**.
+    Keep them in a tensor beside the model, or in a buffer of a ``PyroModule``::
+
+        chains = torch.zeros(100, 784)
+
+        def model(batch):
+            ...
+            pyro.sample("v", PersistentContrastiveDivergence(rbm, chains), obs=batch)
+
+    :param base: an energy distribution; the chain is its ``chain``.
+    :param chains: positions, a floating-point tensor of shape ``(num_chains, *batch_shape, *event_shape)`` that is
+        updated in place.
+    :param num_steps: k, transitions per update.
+    :raises ValueError: for chains of the wrong shape, on another device or that require a gradient, or a ``num_steps``
+        that is not a positive integer.
+    :raises TypeError: for chains that are not a floating-point tensor.
+
+    >>> import torch
+    >>> from pyro_ebm import BernoulliRBM
+    >>> from pyro_ebm.objectives import PersistentContrastiveDivergence
+    >>> chains = torch.zeros(10, 2)
+    >>> rbm = BernoulliRBM(torch.ones(2, 3))
+    >>> criterion = PersistentContrastiveDivergence(rbm, chains)
+    >>> bool((chains == criterion.negative).all())
+    True
+    """
+
+    def __init__(self, base: EnergyDistribution, chains: torch.Tensor, num_steps: int = 1) -> None:
+        check_positive_int("num_steps", num_steps)
+        super().__init__(base)
+        start = _check_chains(base, chains)
+        self.negative = negative_samples(base, start, num_steps)
+        chains.copy_(self.negative)
+
+    def loss(self, value: Any) -> torch.Tensor:
+        return self.base.energy(value) - self.base._energy(self.negative).mean(0)
+
+
+@torch.no_grad()
+def negative_samples(base: EnergyDistribution, start: torch.Tensor, num_steps: int) -> torch.Tensor:
+    """Ends of the base's Markov chains from ``start``, detached."""
+    target: Any = base._frozen()
+    return target.chain.run(target, start.detach(), num_steps)
+
+
+def _check_chains(base: EnergyDistribution, chains: Any) -> torch.Tensor:
+    if not isinstance(chains, torch.Tensor) or not chains.is_floating_point():
+        got = f"dtype {chains.dtype}" if isinstance(chains, torch.Tensor) else type(chains).__name__
+        raise TypeError(f"chains: expected a floating-point tensor, got {got}")
+    if chains.requires_grad:
+        raise ValueError("chains: expected a tensor that requires no gradient, because it is updated in place, got one")
+    value = base._check_value(chains, "chains")
+    expected = base.batch_shape + base.event_shape
+    if chains.shape[1:] != expected:
+        raise ValueError(
+            f"chains: expected shape (num_chains, {', '.join(map(str, expected))}), got {tuple(chains.shape)}"
+        )
+    return value

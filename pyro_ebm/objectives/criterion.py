@@ -1,0 +1,54 @@
+"""The base of learning criteria: a distribution whose ``log_prob`` is minus the criterion per datum."""
+
+import copy
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch.distributions import constraints
+
+from pyro_ebm.distributions.energy import EnergyDistribution
+
+
+class Criterion(TorchDistribution):
+    """A learning criterion of an energy distribution, to observe data under.
+
+    ``log_prob(value)`` is minus the criterion of each datum, so that its gradient in the parameters of ``base`` is the
+    criterion's. It is **not** a log-density, and says nothing about the partition function. ``sample`` is the base's.
+
+    :param base: the energy distribution whose parameters are learned. Its own ``log_partition`` policy plays no part.
+    """
+
+    arg_constraints: dict[str, Any] = {}  # type: ignore[misc]
+    has_rsample = False
+    has_enumerate_support = False
+
+    def __init__(self, base: EnergyDistribution) -> None:
+        if not isinstance(base, EnergyDistribution):
+            raise TypeError(f"base: {type(self).__name__} expected an energy distribution, got {type(base).__name__}")
+        self.base = base
+        super().__init__(base.batch_shape, base.event_shape, validate_args=base._validate_args)
+
+    def loss(self, value: Any) -> torch.Tensor:
+        """The criterion of each datum, shape ``broadcast(..., batch_shape)``.
+
+        :param value: data, shape ``(..., *event_shape)``.
+        """
+        raise NotImplementedError
+
+    def log_prob(self, value: Any) -> torch.Tensor:
+        """Minus the criterion of each datum; only its gradient has a meaning."""
+        loss = self.loss(value)
+        return -loss.expand(torch.broadcast_shapes(loss.shape, self.batch_shape))
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return self.base.support  # type: ignore[return-value]
+
+    def sample(self, sample_shape: Any = ()) -> torch.Tensor:
+        return self.base.expand(self.batch_shape).sample(sample_shape)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Criterion":
+        expanded = copy.copy(self)
+        expanded._batch_shape = self.base.expand(batch_shape).batch_shape
+        return expanded
