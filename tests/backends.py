@@ -72,7 +72,7 @@ class PyroBackend:
     def array(self, value, dtype=np.float64):
         import torch
 
-        return torch.as_tensor(np.asarray(value, dtype))
+        return torch.tensor(np.asarray(value, dtype))
 
     def numpy(self, value):
         return np.asarray(value.detach())

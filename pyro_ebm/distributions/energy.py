@@ -243,7 +243,9 @@ class EnergyDistribution(TorchDistribution):
         """The same density over a larger batch, of the same class and without copying parameters."""
         shape = torch.Size(batch_shape)
         if _broadcast_shape(shape, self.batch_shape) != shape:
-            raise ValueError(f"batch_shape: cannot expand a batch of shape {tuple(self.batch_shape)} to {tuple(shape)}")
+            raise ValueError(
+                f"batch_shape: expected a shape that {tuple(self.batch_shape)} expands to, got {tuple(shape)}"
+            )
         expanded = copy.copy(self)
         expanded._batch_shape = shape
         return expanded
@@ -334,7 +336,7 @@ softplus = functools.partial(torch.nn.functional.softplus, threshold=40.0)
 
 
 def as_tensor(name: str, value: Any, device: torch.device | None, dtype: torch.dtype) -> torch.Tensor:
-    """``value`` itself if it is a tensor on ``device``, else converted; Python's floating-point numbers take ``dtype``."""
+    """``value`` itself if it is a tensor on ``device``, else converted; Python's floats take ``dtype``."""
     if isinstance(value, torch.Tensor):
         if device is not None and value.device != device:
             raise ValueError(f"{name}: expected a tensor on device {device}, got one on {value.device}")

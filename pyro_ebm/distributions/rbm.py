@@ -327,11 +327,11 @@ class GaussianBernoulliRBM(_RestrictedBoltzmannMachine):
 
     >>> import torch
     >>> from pyro_ebm import GaussianBernoulliRBM
-    >>> rbm = GaussianBernoulliRBM(torch.tensor([[2.0], [-1.0]]), scale=0.5)
+    >>> rbm = GaussianBernoulliRBM(torch.tensor([[2.0], [-1.0]]), hidden_bias=-10.0, scale=0.5)
     >>> rbm.sample((4,)).shape
     torch.Size([4, 2])
     >>> print(rbm.mean, rbm.variance)
-    tensor([ 1.9999, -0.9999]) tensor([0.2502, 0.2501])
+    tensor([ 1.0000, -0.5000]) tensor([1.2500, 0.5000])
     """
 
     parameter_dims = {**_RestrictedBoltzmannMachine.parameter_dims, "scale": ("visible",)}
@@ -516,8 +516,7 @@ class GaussianRBM(_RestrictedBoltzmannMachine):
         norm = torch.linalg.matrix_norm(self.weights.detach().double(), ord=2).max().item()
         if not norm < 1:
             raise ImproperDensityError(
-                f"weights: GaussianRBM expected a spectral norm below 1, got {norm:.6g}; the density cannot be "
-                "normalised"
+                f"weights: GaussianRBM expected a spectral norm below 1, got {norm:.6g}: exp(-energy) has no integral"
             )
 
     def _joint_energy(self, value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:

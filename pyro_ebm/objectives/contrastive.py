@@ -56,9 +56,9 @@ class PersistentContrastiveDivergence(Criterion):
 
     :param base: an energy distribution; the chain is its ``chain``.
     :param chains: positions, a floating-point tensor of shape ``(num_chains, *batch_shape, *event_shape)`` that is
-        updated in place.
+        updated in place, so never the data themselves: start from ``data[:100].clone()``.
     :param num_steps: k, transitions per update.
-    :raises ValueError: for chains of the wrong shape, on another device or that require a gradient, or a ``num_steps``
+    :raises ValueError: for chains of the wrong shape, on another device, that are a view or require a gradient, or a ``num_steps``
         that is not a positive integer.
     :raises TypeError: for chains that are not a floating-point tensor.
 
@@ -96,6 +96,8 @@ def _check_chains(base: EnergyDistribution, chains: Any) -> torch.Tensor:
         raise TypeError(f"chains: expected a floating-point tensor, got {got}")
     if chains.requires_grad:
         raise ValueError("chains: expected a tensor that requires no gradient, because it is updated in place, got one")
+    if chains.untyped_storage().nbytes() != chains.numel() * chains.element_size():
+        raise ValueError("chains: expected a tensor with memory of its own, because it is updated in place, got a view")
     value = base._check_value(chains, "chains")
     expected = base.batch_shape + base.event_shape
     if chains.shape[1:] != expected:

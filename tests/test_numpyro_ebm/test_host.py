@@ -67,7 +67,8 @@ def no_guide(*args, **kwargs):
 
 
 def run_svi(model, *args, num_steps=300, guide=no_guide, **kwargs):
-    svi = SVI(model, guide, numpyro.optim.Adam(0.03), Trace_ELBO())
+    schedule = lambda step: 0.05 * 0.01 ** (step / num_steps)
+    svi = SVI(model, guide, numpyro.optim.Adam(schedule), Trace_ELBO())
     return svi.run(jax.random.key(0), num_steps, *args, progress_bar=False, **kwargs)
 
 
@@ -81,7 +82,7 @@ def run_mcmc(kernel, *args, **options):
 
 
 @pytest.mark.parametrize("num_chains", [1, 2])
-@pytest.mark.parametrize("kernel", [NUTS, lambda model: HMC(model, num_steps=8)])
+@pytest.mark.parametrize("kernel", [NUTS, HMC])
 def test_hmc_and_nuts_over_the_value(kernel, num_chains):
     """The posterior under a Gaussian likelihood is known exactly."""
     mcmc = run_mcmc(kernel(latent_model), num_chains=num_chains, chain_method="vectorized")
@@ -165,7 +166,7 @@ def test_svi_is_exact_maximum_likelihood_for_a_small_model():
     result = run_svi(learning_model, DATA, num_steps=2000)
     fitted = GaussianBernoulliRBM(**result.params)
     assert float(fitted.log_prob(DATA).mean()) > float(RBM.log_prob(DATA).mean()) - 0.02
-    np.testing.assert_allclose(fitted.mean, DATA.mean(0), atol=0.1)
+    np.testing.assert_allclose(fitted.mean, DATA.mean(0), atol=0.03)
 
 
 def test_svi_gradient_is_the_enumerated_one():
@@ -231,7 +232,7 @@ def test_criteria_demand_a_key_outside_a_model():
         lambda rbm: objectives.ScoreMatching(rbm, "hutchinson"),
         lambda rbm: GaussianBernoulliRBM(**ARGUMENTS, log_partition=infer.AnnealedImportanceSampling()),
     ):
-        with pytest.raises(ValueError, match="^rng_key: .*expected a JAX PRNG key, got None"):
+        with pytest.raises(ValueError, match=r"^rng_key: .*expected a JAX PRNG key, got None"):
             make(RBM)
         with handlers.trace(), pytest.raises(ValueError, match="rng_key"):
             make(RBM)
@@ -239,7 +240,7 @@ def test_criteria_demand_a_key_outside_a_model():
             make(RBM)
     with pytest.raises(TypeError, match="rng_key"):
         objectives.ContrastiveDivergence(RBM, rng_key=0)
-    with pytest.raises(ValueError, match="^key: "):
+    with pytest.raises(ValueError, match=r"^key: "):
         RBM.sample(None)
 
 
@@ -404,8 +405,8 @@ def test_bernoulli_draws(dtype, impl):
     from numpyro_ebm.infer.bernoulli import bernoulli_from_logits
 
     key = jax.random.key(0, impl=impl)
-    logits = jnp.array([-12.0, -3.0, -0.1, 0.0, 0.7, 3.0, 12.0], dtype)
-    draws = np.asarray(bernoulli_from_logits(key, jnp.tile(logits, (1_000_000, 1))), float)
+    logits = jnp.array([-9.0, -3.0, -0.1, 0.0, 0.7, 3.0, 9.0], dtype)
+    draws = np.asarray(bernoulli_from_logits(key, jnp.tile(logits, (300_000, 1))), float)
     prob = 1 / (1 + np.exp(-np.asarray(logits, float)))
     z = (draws.mean(0) - prob) / np.sqrt(prob * (1 - prob) / len(draws))
     assert np.all(np.abs(z) < MAX_Z)
