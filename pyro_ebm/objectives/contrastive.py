@@ -58,8 +58,8 @@ class PersistentContrastiveDivergence(Criterion):
     :param chains: positions, a floating-point tensor of shape ``(num_chains, *batch_shape, *event_shape)`` that is
         updated in place, so never the data themselves: start from ``data[:100].clone()``.
     :param num_steps: k, transitions per update.
-    :raises ValueError: for chains of the wrong shape, on another device, that are a view or require a gradient, or a ``num_steps``
-        that is not a positive integer.
+    :raises ValueError: for chains of the wrong shape, on another device, that are a view or require a gradient, or for
+        a ``num_steps`` that is not a positive integer.
     :raises TypeError: for chains that are not a floating-point tensor.
 
     >>> import torch

@@ -150,6 +150,7 @@ def test_mcmc_over_parameters_of_a_small_model_runs(data):
     assert torch.isfinite(mcmc.get_samples()["weights"]).all()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own forward mode
 def test_guard_survives_transformations():
     weights = zeros(3, 2)
 
@@ -162,8 +163,7 @@ def test_guard_survives_transformations():
         torch.func.grad(log_prob)(weights)
     with pytest.raises(IntractablePartitionError):
         torch.func.vmap(torch.func.grad(log_prob))(zeros(2, 3, 2))
-    with warnings.catch_warnings(), pytest.raises(IntractablePartitionError):
-        warnings.simplefilter("ignore")  # torch's own forward mode warns of torch.jit
+    with pytest.raises(IntractablePartitionError):
         torch.func.jvp(log_prob, (weights,), (ones(3, 2),))
     with pytest.raises(IntractablePartitionError):
         log_prob(weights.clone().requires_grad_()).backward()

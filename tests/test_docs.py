@@ -1,0 +1,77 @@
+"""Everything that is shown is run: doctests of both packages, and every Python block of README and docs."""
+
+import doctest
+import importlib
+import importlib.util
+import pathlib
+import pkgutil
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+HOSTS = {"numpyro_ebm": "numpyro", "pyro_ebm": "pyro"}
+
+
+def doctest_modules():
+    for package, host in HOSTS.items():
+        if importlib.util.find_spec(host):
+            found = pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
+            for module in found:
+                yield pytest.param(module.name, marks=getattr(pytest.mark, host))
+
+
+@pytest.mark.parametrize("name", list(doctest_modules()))
+def test_doctests(name):
+    """Docstrings show what a user sees in the host's default precision."""
+    with default_precision():
+        results = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert results.failed == 0
+
+
+def code_blocks():
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for number, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)):
+            marks = [
+                getattr(pytest.mark, host) for package, host in HOSTS.items() if re.search(rf"\b{package}\b", block)
+            ]
+            yield pytest.param(block, id=f"{path.name}-{number}", marks=marks)
+
+
+@pytest.mark.parametrize("block", list(code_blocks()))
+def test_code_blocks(block, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with default_precision():
+        exec(compile(block, "documentation", "exec"), {"__name__": "documentation"})
+
+
+def test_every_public_class_and_function_has_an_example():
+    for package, host in HOSTS.items():
+        if not importlib.util.find_spec(host):
+            continue
+        module = importlib.import_module(package)
+        exempt = {"EnergyDistribution", "Criterion", "ImproperDensityError", "IntractablePartitionError"}
+        exempt |= {"Exact", "Gibbs", "Langevin", "Hamiltonian"}
+        for part in ("distributions", "infer", "objectives", "diagnostics"):
+            for name in getattr(module, part).__all__:
+                documentation = getattr(getattr(module, part), name).__doc__
+                assert documentation, name
+                assert ">>>" in documentation or name in exempt, name
+
+
+class default_precision:
+    """JAX without the tests' float64 and rank rules; torch needs nothing."""
+
+    def __enter__(self):
+        if importlib.util.find_spec("jax"):
+            import jax
+
+            jax.config.update("jax_enable_x64", False)
+            jax.config.update("jax_numpy_rank_promotion", "allow")
+
+    def __exit__(self, *exception):
+        if importlib.util.find_spec("jax"):
+            import jax
+
+            jax.config.update("jax_enable_x64", True)
+            jax.config.update("jax_numpy_rank_promotion", "raise")
