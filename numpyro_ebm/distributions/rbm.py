@@ -17,7 +17,8 @@ from jax.scipy.special import logsumexp
 from numpyro.distributions import constraints
 from numpyro.util import not_jax_tracer
 
-from numpyro_ebm.distributions.energy import EnergyDistribution, broadcasting_vmap
+from numpyro_ebm.distributions.bipartite import RestrictedBoltzmannMachine, sample_index
+from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.distributions.partition import (
     MAX_ENUMERATED_TERMS,
     ImproperDensityError,
@@ -25,7 +26,7 @@ from numpyro_ebm.distributions.partition import (
     enumerate_terms,
 )
 from numpyro_ebm.infer.bernoulli import bernoulli_from_logits
-from numpyro_ebm.infer.samplers import Gibbs, Sampler
+from numpyro_ebm.infer.samplers import Sampler
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -42,152 +43,7 @@ def _sample_unit_normal(rng_key: jax.Array, loc: jax.Array) -> jax.Array:
     return loc + jax.random.normal(rng_key, loc.shape, loc.dtype)
 
 
-class _RestrictedBoltzmannMachine(EnergyDistribution):
-    """What the family shares: parameters, conditioning, block Gibbs sampling and annealing."""
-
-    parameter_dims = {"weights": ("visible", "hidden"), "visible_bias": ("visible",), "hidden_bias": ("hidden",)}
-    parameter_defaults = {"visible_bias": 0.0, "hidden_bias": 0.0}
-    arg_constraints = {
-        "weights": constraints.independent(constraints.real, 2),
-        "visible_bias": constraints.real_vector,
-        "hidden_bias": constraints.real_vector,
-    }
-    support = constraints.real_vector
-    weights: jax.Array
-    visible_bias: jax.Array
-    hidden_bias: jax.Array
-
-    def __init__(
-        self,
-        weights: Any,
-        visible_bias: Any = None,
-        hidden_bias: Any = None,
-        *,
-        log_partition: Any = "auto",
-        sampler: Sampler | None = None,
-        validate_args: bool | None = None,
-    ) -> None:
-        super().__init__(
-            {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias},
-            log_partition=log_partition,
-            sampler=sampler,
-            validate_args=validate_args,
-        )
-
-    @property
-    def num_hidden(self) -> int:
-        """Number of hidden units."""
-        return int(jnp.shape(self.weights)[-1])
-
-    @property
-    def has_exact_sampler(self) -> bool:
-        return self.has_exact_partition
-
-    @property
-    def default_chain(self) -> Sampler:
-        return Gibbs()
-
-    @property
-    def mean(self) -> jax.Array:
-        """Exact mean of the visible units, shape ``batch_shape + event_shape``.
-
-        :raises NotImplementedError: where it would need more than 2^16 terms.
-        """
-        return self._exact_moment(type(self)._exact_mean, self.event_shape)
-
-    @property
-    def variance(self) -> jax.Array:
-        """Exact variance of each visible unit, shape ``batch_shape + event_shape``; limited as :attr:`mean`."""
-        return self._exact_moment(type(self)._exact_variance, self.event_shape)
-
-    def joint_energy(self, value: Any, hidden: Any) -> jax.Array:
-        """Energy E(v, h) of visible and hidden units together, shape ``broadcast(..., batch_shape)``.
-
-        :param value: shape ``(..., visible)``.
-        :param hidden: shape ``(..., hidden)``.
-        """
-        return self._map(type(self)._joint_energy, self._check_value(value), self._check_hidden(hidden))
-
-    def hidden_given_visible(self, value: Any) -> dist.Distribution:
-        """Distribution of the hidden units given visible ones, event shape ``(hidden,)``.
-
-        :param value: shape ``(..., visible)``.
-        """
-        return self._hidden_distribution(self._map(type(self)._hidden_input, self._check_value(value))).to_event(1)
-
-    def visible_given_hidden(self, hidden: Any) -> dist.Distribution:
-        """Distribution of the visible units given hidden ones, event shape ``(visible,)``.
-
-        :param hidden: shape ``(..., hidden)``.
-        """
-        return self._visible_distribution(self._map(type(self)._visible_input, self._check_hidden(hidden))).to_event(1)
-
-    def gibbs_step(self, rng_key: jax.Array, value: jax.Array) -> jax.Array:
-        """One block Gibbs sweep: hidden units given ``value``, then new visible units given those."""
-        key_hidden, key_visible = jax.random.split(rng_key)
-        hidden = self._sample_hidden(key_hidden, self._map(type(self)._hidden_input, value))
-        return self._sample_visible(key_visible, self._map(type(self)._visible_input, hidden))
-
-    def condition(self, indices: Any, values: Any) -> Any:
-        """The exact conditional distribution of the other visible units, which is of the same family.
-
-        :param indices: one-dimensional integer sequence (not traced): the visible units that are known.
-        :param values: their values, shape ``(..., len(indices))``; leading dimensions become batch dimensions.
-        :return: a distribution over the remaining units in their original order. It keeps ``sampler`` and the
-            normaliser policy, except that a constant ``log_partition`` does not carry over and becomes unknown.
-        """
-        num_visible = self.event_shape[0]
-        known = _check_indices(indices, num_visible)
-        part = self._with(**self._visible_parameters(known))
-        hidden_bias = part._map(type(self)._hidden_input, part._check_value(values, "values"))
-        rest = np.setdiff1d(np.arange(num_visible), known)
-        return self._with(**self._visible_parameters(rest), hidden_bias=hidden_bias)
-
-    def annealed(self, inverse_temperature: Any) -> Any:
-        """The family's path from independent visible units (0) to this distribution (1).
-
-        Weights and hidden biases are multiplied by ``inverse_temperature``; the visible part stays.
-        """
-        beta = jnp.asarray(inverse_temperature, self.dtype)
-        return self._with(weights=beta * self.weights, hidden_bias=beta * self.hidden_bias, log_partition=None)
-
-    @property
-    def base_log_partition(self) -> jax.Array:
-        """Exact log partition function of ``annealed(0)``, where AIS starts, shape ``batch_shape``."""
-        return jnp.broadcast_to(self._map(type(self)._base_log_partition), self.batch_shape)
-
-    def _initial(self, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        return self._sample_visible(rng_key, jnp.broadcast_to(self.visible_bias, shape + self.event_shape))
-
-    def _exact_moment(self, moment: Any, shape: tuple[int, ...]) -> jax.Array:
-        if not self.has_exact_partition:
-            raise NotImplementedError(
-                f"{type(self).__name__}: exact moments need at most 2^16 enumerated terms; estimate them from samples"
-            )
-        return jnp.broadcast_to(self._map(moment), self.batch_shape + shape)
-
-    def _with(self, **changes: Any) -> Any:
-        """A copy with other parameters, normaliser policy or sampler."""
-        arguments = {name: getattr(self, name) for name in self.parameter_dims}
-        policy = {"auto": "auto", "estimator": self._given_partition}.get(self._partition_policy)
-        options = {"log_partition": policy, "validate_args": self._validate_args}
-        return type(self)(**{**arguments, **options, "sampler": self.sampler, **changes})
-
-    def _visible_parameters(self, units: np.ndarray) -> dict[str, jax.Array]:
-        return {
-            name: jnp.take(getattr(self, name), units, axis=-len(dims))
-            for name, dims in self.parameter_dims.items()
-            if dims[0] == "visible"
-        }
-
-    def _check_hidden(self, hidden: Any) -> jax.Array:
-        array = jnp.asarray(hidden, self.dtype)
-        if array.ndim == 0 or array.shape[-1] != self.num_hidden:
-            raise ValueError(f"hidden: expected shape (..., {self.num_hidden}), got {array.shape}")
-        return array
-
-
-class BernoulliRBM(_RestrictedBoltzmannMachine):
+class BernoulliRBM(RestrictedBoltzmannMachine):
     r"""Restricted Boltzmann machine with binary visible and hidden units in {0, 1} (Smolensky 1986; Hinton 2002).
 
     .. math::
@@ -301,14 +157,14 @@ class BernoulliRBM(_RestrictedBoltzmannMachine):
 
     def _exact_sample(self, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         key_state, key_visible = jax.random.split(rng_key)
-        index = _sample_index(key_state, self._map(type(self)._log_terms), shape)
+        index = sample_index(key_state, self._map(type(self)._log_terms), shape)
         if not self._enumerates_hidden:
             return binary_states(self.event_shape[0], self.dtype)[index]
         hidden = binary_states(self.num_hidden, self.dtype)[index]
         return self._sample_visible(key_visible, self._map(type(self)._visible_input, hidden))
 
 
-class GaussianBernoulliRBM(_RestrictedBoltzmannMachine):
+class GaussianBernoulliRBM(RestrictedBoltzmannMachine):
     r"""Restricted Boltzmann machine with Gaussian visible and binary hidden units, in the mean-shift convention.
 
     .. math::
@@ -337,10 +193,10 @@ class GaussianBernoulliRBM(_RestrictedBoltzmannMachine):
     [ 1.  -0.5] [1.25 0.5 ]
     """
 
-    parameter_dims = {**_RestrictedBoltzmannMachine.parameter_dims, "scale": ("visible",)}
-    parameter_defaults = {**_RestrictedBoltzmannMachine.parameter_defaults, "scale": 1.0}
+    parameter_dims = {**RestrictedBoltzmannMachine.parameter_dims, "scale": ("visible",)}
+    parameter_defaults = {**RestrictedBoltzmannMachine.parameter_defaults, "scale": 1.0}
     arg_constraints = {
-        **_RestrictedBoltzmannMachine.arg_constraints,
+        **RestrictedBoltzmannMachine.arg_constraints,
         "scale": constraints.independent(constraints.positive, 1),
     }
     scale: jax.Array
@@ -475,12 +331,12 @@ class GaussianBernoulliRBM(_RestrictedBoltzmannMachine):
 
     def _exact_sample(self, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         key_state, key_visible = jax.random.split(rng_key)
-        index = _sample_index(key_state, self._map(type(self)._log_terms), shape)
+        index = sample_index(key_state, self._map(type(self)._log_terms), shape)
         hidden = binary_states(self.num_hidden, self.dtype)[index]
         return self._sample_visible(key_visible, self._map(type(self)._visible_input, hidden))
 
 
-class GaussianRBM(_RestrictedBoltzmannMachine):
+class GaussianRBM(RestrictedBoltzmannMachine):
     r"""Restricted Boltzmann machine with Gaussian visible and Gaussian hidden units of unit conditional variance.
 
     .. math::
@@ -586,27 +442,3 @@ def _binary_from_spins(spins: BernoulliRBM) -> dict[str, jax.Array]:
 def _spins_from_binary(rbm: BernoulliRBM) -> tuple[jax.Array, jax.Array, jax.Array]:
     couplings = rbm.weights / 4
     return couplings, rbm.visible_bias / 2 + couplings.sum(1), rbm.hidden_bias / 2 + couplings.sum(0)
-
-
-def _sample_index(rng_key: jax.Array, log_terms: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draw indices from the categorical distributions over the last axis of ``log_terms`` by inversion."""
-    cumulative = jnp.cumsum(jax.nn.softmax(log_terms), axis=-1)
-    uniform = jax.random.uniform(rng_key, shape, cumulative.dtype)
-
-    def invert(cdf: jax.Array, threshold: jax.Array) -> jax.Array:
-        return jnp.minimum(jnp.searchsorted(cdf, threshold * cdf[-1], side="right"), len(cdf) - 1)
-
-    return broadcasting_vmap(invert, [1, 0], cumulative, uniform)
-
-
-def _check_indices(indices: Any, num_visible: int) -> np.ndarray:
-    array = np.asarray(indices)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(
-            f"indices: expected a one-dimensional integer sequence, got dtype {array.dtype} and shape {array.shape}"
-        )
-    if (array.size and (array.min() < 0 or array.max() >= num_visible)) or len(np.unique(array)) != array.size:
-        raise ValueError(f"indices: expected distinct units in 0..{num_visible - 1}, got {array.tolist()}")
-    if not 0 < array.size < num_visible:
-        raise ValueError(f"indices: expected some but not all of {num_visible} visible units, got {array.size}")
-    return array

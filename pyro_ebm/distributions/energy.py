@@ -21,6 +21,7 @@ decides what ``log_prob`` may be differentiated in.
 
 import copy
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -103,13 +104,14 @@ class EnergyDistribution(TorchDistribution):
 
     def _laplacian(self, value: torch.Tensor) -> torch.Tensor:
         keep_graph = self._needs_graph(value)
+        size = math.prod(self.event_shape)
         total = torch.zeros(value.shape[: value.dim() - self.event_dim], dtype=value.dtype, device=value.device)
         with torch.enable_grad():
             position = value if value.requires_grad else value.detach().requires_grad_()
-            score = self._score(position).flatten(total.dim())
-            for unit in range(score.shape[-1]):
+            score = self._score(position).reshape(*total.shape, size)
+            for unit in range(size):
                 row = gradient(score[..., unit].sum(), position, keep_graph, retain_graph=True)
-                total = total + row.flatten(total.dim())[..., unit]
+                total = total + row.reshape(*total.shape, size)[..., unit]
         return total
 
     def _exact_log_partition(self) -> torch.Tensor:
@@ -416,6 +418,8 @@ def _check_broadcast(name: str, shape: torch.Size, batch_shape: torch.Size) -> N
 
 
 def _check_constraint(owner: str, name: str, value: torch.Tensor, constraint: Any) -> None:
+    if value.numel() == 0:
+        return
     finite = torch.isfinite(value)
     if not finite.all():
         raise ValueError(f"{name}: {owner} expected finite entries, got {int((~finite).sum())} NaN or infinite")
@@ -424,7 +428,7 @@ def _check_constraint(owner: str, name: str, value: torch.Tensor, constraint: An
 
 
 def _check_support(owner: str, name: str, value: torch.Tensor, support: Any) -> None:
-    if not (torch.isfinite(value).all() and support.check(value).all()):
+    if value.numel() and not (torch.isfinite(value).all() and support.check(value).all()):
         raise ValueError(f"{name}: {owner} expected values in its support {support}, got entries {_range(value)}")
 
 

@@ -91,7 +91,8 @@ def intractable_message(name: str) -> str:
         "a parameter would silently miss the term -grad log Z. Remedies: (1) an estimator, "
         "log_partition=pyro_ebm.infer.AnnealedImportanceSampling(...); (2) observe the data under a learning "
         "criterion of pyro_ebm.objectives (ContrastiveDivergence, PersistentContrastiveDivergence, ScoreMatching, "
-        "PseudoLikelihood); (3) detach the parameters with .detach() if they are meant to stay fixed. "
+        "PseudoLikelihood); (3) detach the parameters with .detach(), or a network with .requires_grad_(False), if "
+        "they are meant to stay fixed. "
         'Small models (at most 2^16 enumerated terms) are exact under log_partition="auto".'
     )
 

@@ -598,7 +598,8 @@ def _sample_index(log_terms: torch.Tensor, shape: tuple[int, ...]) -> torch.Tens
     cumulative = torch.cumsum(torch.softmax(log_terms, -1), -1)
     batch = log_terms.shape[:-1]
     uniform = torch.rand(shape, dtype=cumulative.dtype, device=cumulative.device)
-    columns = uniform.reshape(-1, *shape[len(shape) - len(batch) :]).movedim(0, -1).contiguous()
+    lead = len(shape) - len(batch)
+    columns = uniform.reshape(math.prod(shape[:lead]), *shape[lead:]).movedim(0, -1).contiguous()
     cumulative = cumulative.expand(*columns.shape[:-1], -1).contiguous()
     index = torch.searchsorted(cumulative, columns * cumulative[..., -1:], right=True)
     return index.clamp(max=cumulative.shape[-1] - 1).movedim(-1, 0).reshape(shape)

@@ -1,0 +1,186 @@
+"""What the restricted Boltzmann machines share: parameters, conditioning, block Gibbs sampling, annealing."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+
+from numpyro_ebm.distributions.energy import EnergyDistribution, broadcasting_vmap
+from numpyro_ebm.infer.samplers import Gibbs, Sampler
+
+
+class RestrictedBoltzmannMachine(EnergyDistribution):
+    """The family's base: a bipartite model of a visible vector ``v`` and a hidden vector ``h``.
+
+    A member defines ``_joint_energy``, ``_energy``, the inputs ``_hidden_input`` and ``_visible_input`` of its
+    conditionals, how these are distributed and drawn, and its exact quantities where they are tractable.
+    """
+
+    parameter_dims = {"weights": ("visible", "hidden"), "visible_bias": ("visible",), "hidden_bias": ("hidden",)}
+    parameter_defaults = {"visible_bias": 0.0, "hidden_bias": 0.0}
+    arg_constraints = {
+        "weights": constraints.independent(constraints.real, 2),
+        "visible_bias": constraints.real_vector,
+        "hidden_bias": constraints.real_vector,
+    }
+    support = constraints.real_vector
+    weights: jax.Array
+    visible_bias: jax.Array
+    hidden_bias: jax.Array
+
+    def __init__(
+        self,
+        weights: Any,
+        visible_bias: Any = None,
+        hidden_bias: Any = None,
+        *,
+        log_partition: Any = "auto",
+        sampler: Sampler | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        super().__init__(
+            {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias},
+            log_partition=log_partition,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
+
+    @property
+    def num_hidden(self) -> int:
+        """Number of hidden units."""
+        return int(jnp.shape(self.weights)[-1])
+
+    @property
+    def has_exact_sampler(self) -> bool:
+        return self.has_exact_partition
+
+    @property
+    def default_chain(self) -> Sampler:
+        return Gibbs()
+
+    @property
+    def mean(self) -> jax.Array:
+        """Exact mean of the visible units, shape ``batch_shape + event_shape``.
+
+        :raises NotImplementedError: where it would need more than 2^16 terms.
+        """
+        return self._exact_moment(type(self)._exact_mean, self.event_shape)
+
+    @property
+    def variance(self) -> jax.Array:
+        """Exact variance of each visible unit, shape ``batch_shape + event_shape``; limited as :attr:`mean`."""
+        return self._exact_moment(type(self)._exact_variance, self.event_shape)
+
+    def joint_energy(self, value: Any, hidden: Any) -> jax.Array:
+        """Energy E(v, h) of visible and hidden units together, shape ``broadcast(..., batch_shape)``.
+
+        :param value: shape ``(..., visible)``.
+        :param hidden: shape ``(..., hidden)``.
+        """
+        return self._map(type(self)._joint_energy, self._check_value(value), self._check_hidden(hidden))
+
+    def hidden_given_visible(self, value: Any) -> dist.Distribution:
+        """Distribution of the hidden units given visible ones, event shape ``(hidden,)``.
+
+        :param value: shape ``(..., visible)``.
+        """
+        return self._hidden_distribution(self._map(type(self)._hidden_input, self._check_value(value))).to_event(1)
+
+    def visible_given_hidden(self, hidden: Any) -> dist.Distribution:
+        """Distribution of the visible units given hidden ones, event shape ``(visible,)``.
+
+        :param hidden: shape ``(..., hidden)``.
+        """
+        return self._visible_distribution(self._map(type(self)._visible_input, self._check_hidden(hidden))).to_event(1)
+
+    def gibbs_step(self, rng_key: jax.Array, value: jax.Array) -> jax.Array:
+        """One block Gibbs sweep: hidden units given ``value``, then new visible units given those."""
+        key_hidden, key_visible = jax.random.split(rng_key)
+        hidden = self._sample_hidden(key_hidden, self._map(type(self)._hidden_input, value))
+        return self._sample_visible(key_visible, self._map(type(self)._visible_input, hidden))
+
+    def condition(self, indices: Any, values: Any) -> Any:
+        """The exact conditional distribution of the other visible units, which is of the same family.
+
+        :param indices: one-dimensional integer sequence (not traced): the visible units that are known.
+        :param values: their values, shape ``(..., len(indices))``; leading dimensions become batch dimensions.
+        :return: a distribution over the remaining units in their original order. It keeps ``sampler`` and the
+            normaliser policy, except that a constant ``log_partition`` does not carry over and becomes unknown.
+        """
+        num_visible = self.event_shape[0]
+        known = _check_indices(indices, num_visible)
+        part = self._with(**self._visible_parameters(known))
+        hidden_bias = part._map(type(self)._hidden_input, part._check_value(values, "values"))
+        rest = np.setdiff1d(np.arange(num_visible), known)
+        return self._with(**self._visible_parameters(rest), hidden_bias=hidden_bias)
+
+    def annealed(self, inverse_temperature: Any) -> Any:
+        """The family's path from independent visible units (0) to this distribution (1).
+
+        Weights and hidden biases are multiplied by ``inverse_temperature``; the visible part stays.
+        """
+        beta = jnp.asarray(inverse_temperature, self.dtype)
+        return self._with(weights=beta * self.weights, hidden_bias=beta * self.hidden_bias, log_partition=None)
+
+    @property
+    def base_log_partition(self) -> jax.Array:
+        """Exact log partition function of ``annealed(0)``, where AIS starts, shape ``batch_shape``."""
+        return jnp.broadcast_to(self._map(type(self)._base_log_partition), self.batch_shape)
+
+    def _initial(self, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return self._sample_visible(rng_key, jnp.broadcast_to(self.visible_bias, shape + self.event_shape))
+
+    def _exact_moment(self, moment: Any, shape: tuple[int, ...]) -> jax.Array:
+        if not self.has_exact_partition:
+            raise NotImplementedError(
+                f"{type(self).__name__}: exact moments need at most 2^16 enumerated terms; estimate them from samples"
+            )
+        return jnp.broadcast_to(self._map(moment), self.batch_shape + shape)
+
+    def _with(self, **changes: Any) -> Any:
+        """A copy with other parameters, normaliser policy or sampler."""
+        arguments = {name: getattr(self, name) for name in self.parameter_dims}
+        policy = {"auto": "auto", "estimator": self._given_partition}.get(self._partition_policy)
+        options = {"log_partition": policy, "validate_args": self._validate_args}
+        changed = type(self)(**{**arguments, **options, "sampler": self.sampler, **changes})
+        return changed.expand(jnp.broadcast_shapes(changed.batch_shape, self.batch_shape))
+
+    def _visible_parameters(self, units: np.ndarray) -> dict[str, jax.Array]:
+        return {
+            name: jnp.take(getattr(self, name), units, axis=-len(dims))
+            for name, dims in self.parameter_dims.items()
+            if dims[0] == "visible"
+        }
+
+    def _check_hidden(self, hidden: Any) -> jax.Array:
+        array = jnp.asarray(hidden, self.dtype)
+        if array.ndim == 0 or array.shape[-1] != self.num_hidden:
+            raise ValueError(f"hidden: expected shape (..., {self.num_hidden}), got {array.shape}")
+        return array
+
+
+def sample_index(rng_key: jax.Array, log_terms: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draw indices from the categorical distributions over the last axis of ``log_terms`` by inversion."""
+    cumulative = jnp.cumsum(jax.nn.softmax(log_terms), axis=-1)
+    uniform = jax.random.uniform(rng_key, shape, cumulative.dtype)
+
+    def invert(cdf: jax.Array, threshold: jax.Array) -> jax.Array:
+        return jnp.minimum(jnp.searchsorted(cdf, threshold * cdf[-1], side="right"), len(cdf) - 1)
+
+    return broadcasting_vmap(invert, [1, 0], cumulative, uniform)
+
+
+def _check_indices(indices: Any, num_visible: int) -> np.ndarray:
+    array = np.asarray(indices)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(
+            f"indices: expected a one-dimensional integer sequence, got dtype {array.dtype} and shape {array.shape}"
+        )
+    if (array.size and (array.min() < 0 or array.max() >= num_visible)) or len(np.unique(array)) != array.size:
+        raise ValueError(f"indices: expected distinct units in 0..{num_visible - 1}, got {array.tolist()}")
+    if not 0 < array.size < num_visible:
+        raise ValueError(f"indices: expected some but not all of {num_visible} visible units, got {array.size}")
+    return array
