@@ -20,12 +20,10 @@ decides what ``log_prob`` may be differentiated in.
 """
 
 import copy
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
 from pyro.util import ignore_jit_warnings
@@ -38,7 +36,9 @@ from pyro_ebm.distributions.partition import (
     resolve_policy,
     with_model_gradient,
 )
+from pyro_ebm.distributions.tensors import as_real_tensors, as_tensor, broadcast_shape, is_concrete, pullback
 from pyro_ebm.infer.samplers import Exact, Hamiltonian, Sampler, check_sampler
+from pyro_ebm.infer.steps import sum_event
 
 
 class EnergyDistribution(TorchDistribution):
@@ -79,7 +79,7 @@ class EnergyDistribution(TorchDistribution):
         batch_shape, sizes = self._store_parameters(parameters)
         self._partition_policy, self._given_partition = resolve_policy(self, log_partition)
         if self._partition_policy == "constant":
-            _check_broadcast("log_partition", self._given_partition.shape, batch_shape)
+            check_broadcast("log_partition", self._given_partition.shape, batch_shape)
         self.sampler = sampler
         shape = (sizes["visible"],) if event_shape is None else event_shape
         super().__init__(torch.Size(batch_shape), torch.Size(shape), validate_args=False)
@@ -97,22 +97,14 @@ class EnergyDistribution(TorchDistribution):
         raise NotImplementedError(f"{type(self).__name__} must define _energy(value)")
 
     def _score(self, value: torch.Tensor) -> torch.Tensor:
-        keep_graph = self._needs_graph(value)
-        with torch.enable_grad():
-            position = value if value.requires_grad else value.detach().requires_grad_()
-            return -gradient(self._energy(position).sum(), position, keep_graph)
+        energy, product = pullback(self._energy, value, self._needs_graph(value))
+        return -product(torch.ones_like(energy))
 
     def _laplacian(self, value: torch.Tensor) -> torch.Tensor:
-        keep_graph = self._needs_graph(value)
-        size = math.prod(self.event_shape)
-        total = torch.zeros(value.shape[: value.dim() - self.event_dim], dtype=value.dtype, device=value.device)
-        with torch.enable_grad():
-            position = value if value.requires_grad else value.detach().requires_grad_()
-            score = self._score(position).reshape(*total.shape, size)
-            for unit in range(size):
-                row = gradient(score[..., unit].sum(), position, keep_graph, retain_graph=True)
-                total = total + row.reshape(*total.shape, size)[..., unit]
-        return total
+        score, product = pullback(self._score, value, self._needs_graph(value))
+        basis = torch.eye(math.prod(self.event_shape), dtype=value.dtype, device=value.device)
+        units = [row.reshape(self.event_shape).expand(score.shape) for row in basis]
+        return torch.stack([sum_event(product(unit) * unit, self.event_dim) for unit in units]).sum(0)
 
     def _exact_log_partition(self) -> torch.Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no exact partition function")
@@ -244,7 +236,7 @@ class EnergyDistribution(TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> "EnergyDistribution":
         """The same density over a larger batch, of the same class and without copying parameters."""
         shape = torch.Size(batch_shape)
-        if _broadcast_shape(shape, self.batch_shape) != shape:
+        if broadcast_shape(shape, self.batch_shape) != shape:
             raise ValueError(
                 f"batch_shape: expected a shape that {tuple(self.batch_shape)} expands to, got {tuple(shape)}"
             )
@@ -253,6 +245,11 @@ class EnergyDistribution(TorchDistribution):
         return expanded
 
     # ------------------------------------------------------------------ how it works
+
+    def __copy__(self) -> "EnergyDistribution":
+        new = type(self).__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        return new
 
     def _frozen(self) -> Any:
         """A copy for Markov chains: detached parameters, and no checks on where the chains go."""
@@ -279,7 +276,7 @@ class EnergyDistribution(TorchDistribution):
             name: self.parameter_defaults.get(name) if parameters[name] is None else parameters[name]
             for name in self.parameter_dims
         }
-        tensors, dtype = _as_real_tensors(given)
+        tensors, dtype = as_real_tensors(given)
         sizes: dict[str, int] = {}
         batch_shape = torch.Size()
         for name, dims in self.parameter_dims.items():
@@ -295,6 +292,8 @@ class EnergyDistribution(TorchDistribution):
         for name in self.parameter_dims:
             if is_concrete(getattr(self, name)):
                 _check_constraint(type(self).__name__, name, getattr(self, name), self.arg_constraints[name])
+        if self._partition_policy == "constant" and is_concrete(self._given_partition):
+            _check_constraint(type(self).__name__, "log_partition", self._given_partition, constraints.real)
         self.check_proper()
 
     def _check_value(self, value: Any, name: str = "value") -> torch.Tensor:
@@ -315,77 +314,8 @@ class EnergyDistribution(TorchDistribution):
         lead = tensor.shape[: max(0, tensor.dim() - len(core))]
         if tensor.shape[len(lead) :] != torch.Size(core):
             raise ValueError(f"{name}: expected shape (..., {_commas(core)}), got {tuple(tensor.shape)}")
-        _check_broadcast(name, lead, self.batch_shape)
-        return tensor.expand(torch.broadcast_shapes(lead, self.batch_shape) + core)
-
-
-def linear(value: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """``value @ weights + bias``, where all three may have batch dimensions that broadcast.
-
-    :param value: shape ``(..., D)``.
-    :param weights: shape ``(..., D, K)``.
-    :param bias: shape ``(..., K)``.
-    """
-    if weights.dim() == 2 and (bias is None or bias.dim() == 1):
-        return torch.nn.functional.linear(value, weights.mT, bias)
-    # Where only the weights are batched, einsum folds the other dimensions of the values into one matrix product.
-    product = value @ weights if weights.dim() == 2 else torch.einsum("...d,...dk->...k", value, weights)
-    return product if bias is None else product + bias
-
-
-#: ``log(1 + exp(x))`` to full double precision; torch switches to ``x`` at 20, where the error is 2e-9.
-softplus = functools.partial(torch.nn.functional.softplus, threshold=40.0)
-
-
-def as_tensor(name: str, value: Any, device: torch.device | None, dtype: torch.dtype) -> torch.Tensor:
-    """``value`` itself if it is a tensor on ``device``, else converted; Python's floats take ``dtype``."""
-    if isinstance(value, torch.Tensor):
-        if device is not None and value.device != device:
-            raise ValueError(f"{name}: expected a tensor on device {device}, got one on {value.device}")
-        return value
-    try:
-        tensor = torch.tensor(value, device=device)
-        if tensor.is_floating_point() and not isinstance(value, np.ndarray):
-            tensor = torch.tensor(value, device=device, dtype=dtype)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name}: expected a tensor or real numbers, got {type(value).__name__}") from error
-    return tensor
-
-
-def gradient(
-    output: torch.Tensor, position: torch.Tensor, create_graph: bool, retain_graph: bool | None = None
-) -> torch.Tensor:
-    """Gradient of a scalar in ``position``: zero where it does not depend on it."""
-    if not output.requires_grad:
-        return torch.zeros_like(position)
-    options: dict[str, Any] = {"create_graph": create_graph, "materialize_grads": True}
-    (result,) = torch.autograd.grad(output, position, retain_graph=retain_graph or create_graph, **options)
-    return result
-
-
-def is_concrete(tensor: torch.Tensor) -> bool:
-    """Whether the entries can be looked at: neither ``torch.jit`` nor ``torch.func`` is tracing them."""
-    return not torch.jit.is_tracing() and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-
-
-def _as_real_tensors(given: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], torch.dtype]:
-    """All parameters on one device, and the widest type of the arrays among them, which Python numbers follow."""
-    device = next((value.device for value in given.values() if isinstance(value, torch.Tensor)), None)
-    arrays = {name: value for name, value in given.items() if isinstance(value, (torch.Tensor, np.ndarray))}
-    dtype = torch.get_default_dtype()
-    tensors = {name: _as_real(name, value, device, dtype) for name, value in arrays.items()}
-    if tensors:
-        dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
-    numbers = {name: value for name, value in given.items() if name not in arrays}
-    return tensors | {name: _as_real(name, value, device, dtype) for name, value in numbers.items()}, dtype
-
-
-def _as_real(name: str, value: Any, device: torch.device | None, dtype: torch.dtype) -> torch.Tensor:
-    is_whole_number = isinstance(value, int) and not isinstance(value, bool)
-    tensor = as_tensor(name, float(value) if is_whole_number else value, device, dtype)
-    if not tensor.is_floating_point():
-        raise TypeError(f"{name}: expected a real floating-point tensor, got dtype {tensor.dtype}")
-    return tensor
+        shape = check_broadcast(name, lead, self.batch_shape)
+        return tensor if shape == lead else tensor.expand(shape + core)
 
 
 def _check_shape(
@@ -399,22 +329,17 @@ def _check_shape(
     if not fits:
         expected = _commas(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in dims)
         raise ValueError(f"{name}: expected shape (..., {expected}), got {tuple(shape)}")
-    _check_broadcast(name, lead, batch_shape)
-    return torch.broadcast_shapes(lead, batch_shape)
+    return check_broadcast(name, lead, batch_shape)
 
 
-def _broadcast_shape(shape: torch.Size, other: torch.Size) -> torch.Size | None:
-    try:
-        return torch.broadcast_shapes(shape, other)
-    except RuntimeError:
-        return None
-
-
-def _check_broadcast(name: str, shape: torch.Size, batch_shape: torch.Size) -> None:
-    if _broadcast_shape(shape, batch_shape) is None:
+def check_broadcast(name: str, shape: torch.Size, batch_shape: torch.Size) -> torch.Size:
+    """The joint batch shape, or an error that names the argument."""
+    joint = broadcast_shape(shape, batch_shape)
+    if joint is None:
         raise ValueError(
             f"{name}: expected batch dimensions that broadcast with {tuple(batch_shape)}, got {tuple(shape)}"
         )
+    return joint
 
 
 def _check_constraint(owner: str, name: str, value: torch.Tensor, constraint: Any) -> None:

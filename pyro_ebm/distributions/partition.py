@@ -26,6 +26,8 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from pyro_ebm.distributions.tensors import in_function_transform
+
 #: Largest number of terms that ``log_partition="auto"`` enumerates.
 MAX_ENUMERATED_TERMS = 2**16
 _CHUNK_UNITS = 10
@@ -170,8 +172,7 @@ def enumerate_terms(
 
 def _recomputed(function: Callable[[torch.Tensor], torch.Tensor], argument: torch.Tensor) -> torch.Tensor:
     """Call ``function`` without keeping its intermediate results for the backward pass, where torch can do so."""
-    in_function_transform = torch._C._functorch.peek_interpreter_stack() is not None
-    if in_function_transform or not torch.is_grad_enabled():
+    if in_function_transform() or not torch.is_grad_enabled():
         return function(argument)
     result = checkpoint(function, argument, use_reentrant=False, preserve_rng_state=False)
     assert isinstance(result, torch.Tensor)

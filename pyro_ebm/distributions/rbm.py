@@ -7,20 +7,21 @@ the marginal ``exp(-F(v)) / Z`` with ``F(v) = -log sum_h exp(-E(v, h))`` (an int
 import math
 from typing import Any
 
-import numpy as np
 import pyro.distributions as dist
 import torch
 from torch.distributions import constraints
 
-from pyro_ebm.distributions.energy import EnergyDistribution, as_tensor, gradient, is_concrete, linear, softplus
+from pyro_ebm.distributions.bipartite import RestrictedBoltzmannMachine, sample_index
+from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.distributions.partition import (
     MAX_ENUMERATED_TERMS,
     ImproperDensityError,
     binary_states,
     enumerate_terms,
 )
+from pyro_ebm.distributions.tensors import as_tensor, is_concrete, linear, pullback, softplus
 from pyro_ebm.infer.bernoulli import bernoulli_from_logits
-from pyro_ebm.infer.samplers import Gibbs, Sampler
+from pyro_ebm.infer.samplers import Sampler
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -37,150 +38,7 @@ def _sample_unit_normal(loc: torch.Tensor) -> torch.Tensor:
     return loc + torch.randn_like(loc)
 
 
-class _RestrictedBoltzmannMachine(EnergyDistribution):
-    """What the family shares: parameters, conditioning, block Gibbs sampling and annealing."""
-
-    parameter_dims = {"weights": ("visible", "hidden"), "visible_bias": ("visible",), "hidden_bias": ("hidden",)}
-    parameter_defaults = {"visible_bias": 0.0, "hidden_bias": 0.0}
-    arg_constraints = {
-        "weights": constraints.independent(constraints.real, 2),
-        "visible_bias": constraints.real_vector,
-        "hidden_bias": constraints.real_vector,
-    }
-    support = constraints.real_vector
-    weights: torch.Tensor
-    visible_bias: torch.Tensor
-    hidden_bias: torch.Tensor
-
-    def __init__(
-        self,
-        weights: Any,
-        visible_bias: Any = None,
-        hidden_bias: Any = None,
-        *,
-        log_partition: Any = "auto",
-        sampler: Sampler | None = None,
-        validate_args: bool | None = None,
-    ) -> None:
-        super().__init__(
-            {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias},
-            log_partition=log_partition,
-            sampler=sampler,
-            validate_args=validate_args,
-        )
-
-    @property
-    def num_hidden(self) -> int:
-        """Number of hidden units."""
-        return self.weights.shape[-1]
-
-    @property
-    def has_exact_sampler(self) -> bool:
-        return self.has_exact_partition
-
-    @property
-    def default_chain(self) -> Sampler:
-        return Gibbs()
-
-    @property
-    def mean(self) -> torch.Tensor:
-        """Exact mean of the visible units, shape ``batch_shape + event_shape``.
-
-        :raises NotImplementedError: where it would need more than 2^16 terms.
-        """
-        return self._exact_moment(self._exact_mean, self.event_shape)
-
-    @property
-    def variance(self) -> torch.Tensor:
-        """Exact variance of each visible unit, shape ``batch_shape + event_shape``; limited as :attr:`mean`."""
-        return self._exact_moment(self._exact_variance, self.event_shape)
-
-    def joint_energy(self, value: Any, hidden: Any) -> torch.Tensor:
-        """Energy E(v, h) of visible and hidden units together, shape ``broadcast(..., batch_shape)``.
-
-        :param value: shape ``(..., visible)``.
-        :param hidden: shape ``(..., hidden)``.
-        """
-        return self._joint_energy(self._check_value(value), self._check_hidden(hidden))
-
-    def hidden_given_visible(self, value: Any) -> Any:
-        """Distribution of the hidden units given visible ones, event shape ``(hidden,)``.
-
-        :param value: shape ``(..., visible)``.
-        """
-        return self._hidden_distribution(self._hidden_input(self._check_value(value))).to_event(1)
-
-    def visible_given_hidden(self, hidden: Any) -> Any:
-        """Distribution of the visible units given hidden ones, event shape ``(visible,)``.
-
-        :param hidden: shape ``(..., hidden)``.
-        """
-        return self._visible_distribution(self._visible_input(self._check_hidden(hidden))).to_event(1)
-
-    def gibbs_step(self, value: torch.Tensor) -> torch.Tensor:
-        """One block Gibbs sweep: hidden units given ``value``, then new visible units given those."""
-        hidden = self._sample_hidden(self._hidden_input(value))
-        return self._sample_visible(self._visible_input(hidden))
-
-    def condition(self, indices: Any, values: Any) -> Any:
-        """The exact conditional distribution of the other visible units, which is of the same family.
-
-        :param indices: one-dimensional integer sequence: the visible units that are known.
-        :param values: their values, shape ``(..., len(indices))``; leading dimensions become batch dimensions.
-        :return: a distribution over the remaining units in their original order. It keeps ``sampler`` and the
-            normaliser policy, except that a constant ``log_partition`` does not carry over and becomes unknown.
-        """
-        num_visible = self.event_shape[0]
-        known = _check_indices(indices, num_visible)
-        part = self._with(**self._visible_parameters(known))
-        hidden_bias = part._hidden_input(part._check_value(values, "values"))
-        rest = np.setdiff1d(np.arange(num_visible), known)
-        return self._with(**self._visible_parameters(rest), hidden_bias=hidden_bias)
-
-    def annealed(self, inverse_temperature: Any) -> Any:
-        """The family's path from independent visible units (0) to this distribution (1).
-
-        Weights and hidden biases are multiplied by ``inverse_temperature``; the visible part stays.
-        """
-        beta = as_tensor("inverse_temperature", inverse_temperature, self.device, self.dtype).to(self.dtype)
-        return self._with(weights=beta * self.weights, hidden_bias=beta * self.hidden_bias, log_partition=None)
-
-    @property
-    def base_log_partition(self) -> torch.Tensor:
-        """Exact log partition function of ``annealed(0)``, where AIS starts, shape ``batch_shape``."""
-        return self._base_log_partition().expand(self.batch_shape)
-
-    def _initial(self, shape: tuple[int, ...]) -> torch.Tensor:
-        return self._sample_visible(self.visible_bias.expand((*shape, *self.event_shape)))
-
-    def _exact_moment(self, moment: Any, shape: tuple[int, ...]) -> torch.Tensor:
-        if not self.has_exact_partition:
-            raise NotImplementedError(
-                f"{type(self).__name__}: exact moments need at most 2^16 enumerated terms; estimate them from samples"
-            )
-        return moment().expand(self.batch_shape + shape)
-
-    def _with(self, **changes: Any) -> Any:
-        """A copy with other parameters, normaliser policy or sampler."""
-        arguments = {name: getattr(self, name) for name in self.parameter_dims}
-        policy = {"auto": "auto", "estimator": self._given_partition}.get(self._partition_policy)
-        options = {"log_partition": policy, "validate_args": self._validate_args}
-        copy = type(self)(**{**arguments, **options, "sampler": self.sampler, **changes})
-        return copy.expand(torch.broadcast_shapes(copy.batch_shape, self.batch_shape))
-
-    def _visible_parameters(self, units: np.ndarray) -> dict[str, torch.Tensor]:
-        index = torch.tensor(units, device=self.device)
-        return {
-            name: getattr(self, name).index_select(-len(dims), index)
-            for name, dims in self.parameter_dims.items()
-            if dims[0] == "visible"
-        }
-
-    def _check_hidden(self, hidden: Any) -> torch.Tensor:
-        return self._check_batch(hidden, (self.num_hidden,), "hidden").to(self.dtype)
-
-
-class BernoulliRBM(_RestrictedBoltzmannMachine):
+class BernoulliRBM(RestrictedBoltzmannMachine):
     r"""Restricted Boltzmann machine with binary visible and hidden units in {0, 1} (Smolensky 1986; Hinton 2002).
 
     .. math::
@@ -286,26 +144,26 @@ class BernoulliRBM(_RestrictedBoltzmannMachine):
         return softplus(self.visible_bias).sum(-1) + self.num_hidden * math.log(2)
 
     def _exact_mean(self) -> torch.Tensor:
-        keep_graph = self._needs_graph(self.weights)
-        with torch.enable_grad():
-            bias = self.visible_bias.expand(self.batch_shape + self.event_shape)
-            bias = bias if bias.requires_grad else bias.detach().requires_grad_()
-            log_partition = self._with(visible_bias=bias, validate_args=False)._exact_log_partition()
-            return gradient(log_partition.sum(), bias, keep_graph)
+        def log_partition(bias: torch.Tensor) -> torch.Tensor:
+            return self._with(visible_bias=bias, validate_args=False)._exact_log_partition()
+
+        bias = self.visible_bias.expand(self.batch_shape + self.event_shape)
+        total, product = pullback(log_partition, bias, self._needs_graph(bias))
+        return product(torch.ones_like(total))
 
     def _exact_variance(self) -> torch.Tensor:
         mean = self._exact_mean()
         return mean * (1 - mean)
 
     def _exact_sample(self, shape: tuple[int, ...]) -> torch.Tensor:
-        index = _sample_index(self._log_terms(), shape)
+        index = sample_index(self._log_terms(), shape)
         if not self._enumerates_hidden:
             return binary_states(self.event_shape[0], self.dtype, self.device)[index]
         hidden = binary_states(self.num_hidden, self.dtype, self.device)[index]
         return self._sample_visible(self._visible_input(hidden))
 
 
-class GaussianBernoulliRBM(_RestrictedBoltzmannMachine):
+class GaussianBernoulliRBM(RestrictedBoltzmannMachine):
     r"""Restricted Boltzmann machine with Gaussian visible and binary hidden units, in the mean-shift convention.
 
     .. math::
@@ -334,10 +192,10 @@ class GaussianBernoulliRBM(_RestrictedBoltzmannMachine):
     tensor([ 1.0000, -0.5000]) tensor([1.2500, 0.5000])
     """
 
-    parameter_dims = {**_RestrictedBoltzmannMachine.parameter_dims, "scale": ("visible",)}
-    parameter_defaults = {**_RestrictedBoltzmannMachine.parameter_defaults, "scale": 1.0}
+    parameter_dims = {**RestrictedBoltzmannMachine.parameter_dims, "scale": ("visible",)}
+    parameter_defaults = {**RestrictedBoltzmannMachine.parameter_defaults, "scale": 1.0}
     arg_constraints = {
-        **_RestrictedBoltzmannMachine.arg_constraints,
+        **RestrictedBoltzmannMachine.arg_constraints,
         "scale": constraints.independent(constraints.positive, 1),
     }
     scale: torch.Tensor
@@ -474,12 +332,12 @@ class GaussianBernoulliRBM(_RestrictedBoltzmannMachine):
         return torch.diag_embed(self.scale**2) + self.weights @ self._hidden_moments()[1] @ self.weights.mT
 
     def _exact_sample(self, shape: tuple[int, ...]) -> torch.Tensor:
-        index = _sample_index(self._log_terms(), shape)
+        index = sample_index(self._log_terms(), shape)
         hidden = binary_states(self.num_hidden, self.dtype, self.device)[index]
         return self._sample_visible(self._visible_input(hidden))
 
 
-class GaussianRBM(_RestrictedBoltzmannMachine):
+class GaussianRBM(RestrictedBoltzmannMachine):
     r"""Restricted Boltzmann machine with Gaussian visible and Gaussian hidden units of unit conditional variance.
 
     .. math::
@@ -587,32 +445,3 @@ def _binary_from_spins(spins: BernoulliRBM) -> dict[str, torch.Tensor]:
 def _spins_from_binary(rbm: BernoulliRBM) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     couplings = rbm.weights / 4
     return couplings, rbm.visible_bias / 2 + couplings.sum(-1), rbm.hidden_bias / 2 + couplings.sum(-2)
-
-
-def _sample_index(log_terms: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Draw indices from the categorical distributions over the last axis of ``log_terms`` by inversion.
-
-    :param log_terms: shape ``(*batch, n)``.
-    :param shape: shape of the result, whose last dimensions broadcast with ``batch``.
-    """
-    cumulative = torch.cumsum(torch.softmax(log_terms, -1), -1)
-    batch = log_terms.shape[:-1]
-    uniform = torch.rand(shape, dtype=cumulative.dtype, device=cumulative.device)
-    lead = len(shape) - len(batch)
-    columns = uniform.reshape(math.prod(shape[:lead]), *shape[lead:]).movedim(0, -1).contiguous()
-    cumulative = cumulative.expand(*columns.shape[:-1], -1).contiguous()
-    index = torch.searchsorted(cumulative, columns * cumulative[..., -1:], right=True)
-    return index.clamp(max=cumulative.shape[-1] - 1).movedim(-1, 0).reshape(shape)
-
-
-def _check_indices(indices: Any, num_visible: int) -> np.ndarray:
-    array = indices.cpu().numpy() if isinstance(indices, torch.Tensor) else np.asarray(indices)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(
-            f"indices: expected a one-dimensional integer sequence, got dtype {array.dtype} and shape {array.shape}"
-        )
-    if (array.size and (array.min() < 0 or array.max() >= num_visible)) or len(np.unique(array)) != array.size:
-        raise ValueError(f"indices: expected distinct units in 0..{num_visible - 1}, got {array.tolist()}")
-    if not 0 < array.size < num_visible:
-        raise ValueError(f"indices: expected some but not all of {num_visible} visible units, got {array.size}")
-    return array

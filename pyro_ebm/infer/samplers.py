@@ -107,7 +107,7 @@ class Hamiltonian:
     def __post_init__(self) -> None:
         check_positive_int("num_steps", self.num_steps)
         check_positive_int("num_leapfrog", self.num_leapfrog)
-        if self.step_size is not None and not self.step_size > 0:
+        if self.step_size is not None and not (isinstance(self.step_size, (int, float)) and self.step_size > 0):
             raise ValueError(
                 f"step_size: {type(self).__name__} expected a positive number or None, got {self.step_size!r}"
             )

@@ -7,7 +7,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
-from pyro_ebm.distributions.energy import EnergyDistribution
+from pyro_ebm.distributions.energy import EnergyDistribution, check_broadcast
 
 
 class Criterion(TorchDistribution):
@@ -39,7 +39,7 @@ class Criterion(TorchDistribution):
     def log_prob(self, value: Any) -> torch.Tensor:
         """Minus the criterion of each datum; only its gradient has a meaning."""
         loss = self.loss(value)
-        return -loss.expand(torch.broadcast_shapes(loss.shape, self.batch_shape))
+        return -loss.expand(check_broadcast("value", loss.shape, self.batch_shape))
 
     @property
     def support(self) -> constraints.Constraint:

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from pyro_ebm.distributions.energy import EnergyDistribution, softplus
+from pyro_ebm.distributions.energy import EnergyDistribution
+from pyro_ebm.distributions.tensors import softplus
 from pyro_ebm.objectives.criterion import Criterion
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from pyro_ebm.distributions.energy import EnergyDistribution, gradient
+from pyro_ebm.distributions.energy import EnergyDistribution
+from pyro_ebm.distributions.tensors import pullback
 from pyro_ebm.infer.steps import sum_event
 from pyro_ebm.objectives.criterion import Criterion
 
@@ -45,9 +46,6 @@ class ScoreMatching(Criterion):
 
     def _probe(self, value: torch.Tensor) -> torch.Tensor:
         """``e' H e`` from one reverse pass, H being symmetric."""
-        keep_graph = self.base._needs_graph(value)
         probe = torch.randint(0, 2, value.shape, device=value.device).to(value.dtype) * 2 - 1
-        with torch.enable_grad():
-            position = value if value.requires_grad else value.detach().requires_grad_()
-            curvature = gradient((self.base._score(position) * probe).sum(), position, keep_graph)
-        return sum_event(probe * curvature, len(self.event_shape))
+        _, product = pullback(self.base._score, value, self.base._needs_graph(value))
+        return sum_event(probe * product(probe), len(self.event_shape))
