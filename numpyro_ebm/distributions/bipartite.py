@@ -8,7 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from numpyro_ebm.distributions.energy import EnergyDistribution, broadcasting_vmap
+from numpyro_ebm.distributions.energy import EnergyDistribution, broadcasting_vmap, check_broadcast
 from numpyro_ebm.infer.samplers import Gibbs, Sampler
 
 
@@ -159,7 +159,8 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
         array = jnp.asarray(hidden, self.dtype)
         if array.ndim == 0 or array.shape[-1] != self.num_hidden:
             raise ValueError(f"hidden: expected shape (..., {self.num_hidden}), got {array.shape}")
-        return array
+        check_broadcast("hidden", array.shape[:-1], self.batch_shape)
+        return self._over_batch(array, 1)
 
 
 def sample_index(rng_key: jax.Array, log_terms: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from numpyro.distributions import Distribution
+from numpyro.distributions import Distribution, constraints
 from numpyro.util import not_jax_tracer
 
 from numpyro_ebm.distributions.partition import (
@@ -74,7 +74,7 @@ class EnergyDistribution(Distribution):
         batch_shape, sizes = self._store_parameters(parameters)
         self._partition_policy, self._given_partition = resolve_policy(self, log_partition)
         if self._partition_policy == "constant":
-            _check_broadcast("log_partition", jnp.shape(self._given_partition), batch_shape)
+            check_broadcast("log_partition", jnp.shape(self._given_partition), batch_shape)
         self.sampler = sampler
         shape = (sizes["visible"],) if event_shape is None else tuple(event_shape)
         super().__init__(batch_shape, shape, validate_args=validate_args)
@@ -226,18 +226,16 @@ class EnergyDistribution(Distribution):
 
     def validate_args(self, strict: bool = True) -> None:
         """Check the parameters that are not traced: finite, inside their constraints, of a proper density."""
-        traced = False
+        to_check = {name: (getattr(self, name), self.arg_constraints[name]) for name in self.parameter_dims}
+        if self._partition_policy == "constant":
+            to_check["log_partition"] = (self._given_partition, constraints.real)
+        if strict and not all(not_jax_tracer(value) for value, _ in to_check.values()):
+            raise RuntimeError("Cannot validate arguments inside jitted code.")
         with jax.ensure_compile_time_eval():
-            for name in self.parameter_dims:
-                value = getattr(self, name)
+            for name, (value, constraint) in to_check.items():
                 if not_jax_tracer(value):
-                    _check_constraint(type(self).__name__, name, value, self.arg_constraints[name])
-                else:
-                    traced = True
-            if traced and strict:
-                raise RuntimeError("Cannot validate arguments inside jitted code.")
-            if not traced:
-                self._check_proper()
+                    _check_constraint(type(self).__name__, name, value, constraint)
+            self.check_proper()
 
     # ------------------------------------------------------------------ how it works
 
@@ -264,8 +262,8 @@ class EnergyDistribution(Distribution):
     def _store_parameters(self, parameters: Mapping[str, Any]) -> tuple[tuple[int, ...], dict[str, int]]:
         arrays = {}
         for name in self.parameter_dims:
-            given = parameters[name]
-            arrays[name] = _as_real(name, self.parameter_defaults[name] if given is None else given)
+            given = self.parameter_defaults.get(name) if parameters[name] is None else parameters[name]
+            arrays[name] = _as_real(name, given)
         dtype = jnp.result_type(*arrays.values()) if arrays else jnp.result_type(float)
         sizes: dict[str, int] = {}
         batch_shape: tuple[int, ...] = ()
@@ -277,9 +275,12 @@ class EnergyDistribution(Distribution):
             setattr(self, name, array)
         return batch_shape, sizes
 
-    def _map(self, method: Callable[..., Any], *values: jax.Array) -> Any:
-        """Apply a single-value method over all batch dimensions of the parameters and of ``values``."""
-        names = tuple(self.parameter_dims)
+    def _map(self, method: Callable[..., Any], *values: jax.Array, using: tuple[str, ...] | None = None) -> Any:
+        """Apply a single-value method over all batch dimensions of the parameters and of ``values``.
+
+        :param using: the parameters that ``method`` uses, if not all: the others' batch dimensions then play no part.
+        """
+        names = tuple(self.parameter_dims) if using is None else using
 
         def single(*arrays: jax.Array) -> Any:
             model = copy.copy(self)
@@ -297,14 +298,19 @@ class EnergyDistribution(Distribution):
         expected = self.event_shape
         if array.ndim < len(expected) or array.shape[array.ndim - len(expected) :] != expected:
             raise ValueError(f"{name}: expected shape (..., {_commas(expected)}), got {array.shape}")
-        _check_broadcast(name, array.shape[: array.ndim - len(expected)], self.batch_shape)
+        check_broadcast(name, array.shape[: array.ndim - len(expected)], self.batch_shape)
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise TypeError(f"{name}: expected a real array, got dtype {array.dtype}")
         if not self.is_discrete and not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{name}: expected a floating-point array, got dtype {array.dtype}")
-        if self._validate_args and not_jax_tracer(array):
+        if self._validate_args and array.size and not_jax_tracer(array):
             _check_support(type(self).__name__, name, array, self.support)
-        return array.astype(self.dtype)
+        return self._over_batch(array.astype(self.dtype), len(expected))
+
+    def _over_batch(self, array: jax.Array, core_ndim: int) -> jax.Array:
+        """Broadcast the leading dimensions of ``array`` over ``batch_shape``, which ``expand`` may have enlarged."""
+        lead, core = array.shape[: array.ndim - core_ndim], array.shape[array.ndim - core_ndim :]
+        return jnp.broadcast_to(array, jnp.broadcast_shapes(lead, self.batch_shape) + core)
 
 
 def broadcasting_vmap(function: Callable[..., Any], core_ndims: list[int], *arrays: jax.Array) -> Any:
@@ -324,7 +330,10 @@ def broadcasting_vmap(function: Callable[..., Any], core_ndims: list[int], *arra
 
 
 def _as_real(name: str, value: Any) -> jax.Array:
-    array = jnp.asarray(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
+    try:
+        array = jnp.asarray(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected an array or real numbers, got {type(value).__name__}") from error
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name}: expected a real floating-point array, got dtype {array.dtype}")
     return array
@@ -338,11 +347,11 @@ def _check_shape(
     if len(core) != len(dims) or any(sizes.setdefault(dim, size) != size for dim, size in zip(dims, core, strict=True)):
         expected = _commas(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in dims)
         raise ValueError(f"{name}: expected shape (..., {expected}), got {shape}")
-    _check_broadcast(name, shape[: len(shape) - len(dims)], batch_shape)
+    check_broadcast(name, shape[: len(shape) - len(dims)], batch_shape)
     return jnp.broadcast_shapes(shape[: len(shape) - len(dims)], batch_shape)
 
 
-def _check_broadcast(name: str, shape: tuple[int, ...], batch_shape: tuple[int, ...]) -> None:
+def check_broadcast(name: str, shape: tuple[int, ...], batch_shape: tuple[int, ...]) -> None:
     try:
         jnp.broadcast_shapes(shape, batch_shape)
     except ValueError:

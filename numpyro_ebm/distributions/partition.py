@@ -65,9 +65,11 @@ def resolve_policy(distribution: Any, log_partition: Any) -> tuple[str, Any]:
             return "auto", None
     elif isinstance(log_partition, PartitionEstimator):
         return "estimator", log_partition.seeded(distribution)
-    elif isinstance(log_partition, (int, float)) or hasattr(log_partition, "dtype"):
-        array = jnp.asarray(log_partition)
-        if jnp.issubdtype(array.dtype, jnp.floating) or isinstance(log_partition, int):
+    elif (isinstance(log_partition, (int, float)) and not isinstance(log_partition, bool)) or hasattr(
+        log_partition, "dtype"
+    ):
+        array = jnp.asarray(float(log_partition) if isinstance(log_partition, int) else log_partition)
+        if jnp.issubdtype(array.dtype, jnp.floating):
             return "constant", array
     raise TypeError(
         f'log_partition: expected "auto", None, a real number or floating-point array, or a partition estimator such '

@@ -86,11 +86,22 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         :param hidden_bias: spin fields c.
         """
         spins = cls(weights, visible_bias, hidden_bias, **options)
-        return spins._with(**spins._map(_binary_from_spins), **options)
+        return spins._with(
+            weights=4 * spins.weights,
+            visible_bias=spins._map(
+                lambda m: 2 * (m.visible_bias - m.weights.sum(1)), using=("weights", "visible_bias")
+            ),
+            hidden_bias=spins._map(lambda m: 2 * (m.hidden_bias - m.weights.sum(0)), using=("weights", "hidden_bias")),
+            **options,
+        )
 
     def to_spins(self) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Couplings and fields ``(J, a, c)`` of the equivalent machine with spins in {-1, +1}."""
-        return self._map(_spins_from_binary)
+        return (
+            self.weights / 4,
+            self._map(lambda m: m.visible_bias / 2 + m.weights.sum(1) / 4, using=("weights", "visible_bias")),
+            self._map(lambda m: m.hidden_bias / 2 + m.weights.sum(0) / 4, using=("weights", "hidden_bias")),
+        )
 
     def conditional_logits(self, value: Any) -> jax.Array:
         """Log odds of each visible unit given all others, ``F(v_i = 0) - F(v_i = 1)``, shape of ``value``."""
@@ -228,7 +239,8 @@ class GaussianBernoulliRBM(RestrictedBoltzmannMachine):
         :math:`-\sum_{ij} (v_i / \sigma_i) W_{ij} h_j`; equal to this class with weights ``scale[:, None] * weights``.
         """
         given = cls(weights, visible_bias, hidden_bias, scale, **options)
-        return given._with(weights=given._map(lambda rbm: rbm.scale[:, None] * rbm.weights), **options)
+        scaled = given._map(lambda rbm: rbm.scale[:, None] * rbm.weights, using=("weights", "scale"))
+        return given._with(weights=scaled, **options)
 
     def condition_on_noisy(self, observation: Any, noise_scale: Any) -> "GaussianBernoulliRBM":
         """The exact posterior p(v | y) for ``v`` from this distribution and ``y ~ Normal(v, noise_scale)``.
@@ -243,16 +255,9 @@ class GaussianBernoulliRBM(RestrictedBoltzmannMachine):
         if self._validate_args and not_jax_tracer(noise) and not np.all(noise > 0):
             raise ValueError(f"noise_scale: expected a positive standard deviation, got {noise_scale!r}")
         noise = jnp.broadcast_to(noise, jnp.broadcast_shapes(noise.shape, self.event_shape))
-        return self._with(**self._map(type(self)._posterior_parameters, observation, noise))
-
-    def _posterior_parameters(self, observation: jax.Array, noise_scale: jax.Array) -> dict[str, jax.Array]:
-        precision, noise_precision = self.scale**-2, noise_scale**-2
-        total = precision + noise_precision
-        return {
-            "weights": (precision / total)[:, None] * self.weights,
-            "visible_bias": (precision * self.visible_bias + noise_precision * observation) / total,
-            "scale": total**-0.5,
-        }
+        shrunk = self._map(_shrunk_parameters, noise, using=("weights", "scale"))
+        shifted = self._map(_shifted_bias, observation, noise, using=("visible_bias", "scale"))
+        return self._with(**shrunk, visible_bias=shifted)
 
     @property
     def has_exact_partition(self) -> bool:
@@ -431,14 +436,13 @@ class GaussianRBM(RestrictedBoltzmannMachine):
         return self._exact_mean() + self.weights @ shifted
 
 
-def _binary_from_spins(spins: BernoulliRBM) -> dict[str, jax.Array]:
-    return {
-        "weights": 4 * spins.weights,
-        "visible_bias": 2 * (spins.visible_bias - spins.weights.sum(1)),
-        "hidden_bias": 2 * (spins.hidden_bias - spins.weights.sum(0)),
-    }
+def _shrunk_parameters(rbm: GaussianBernoulliRBM, noise_scale: jax.Array) -> dict[str, jax.Array]:
+    """Weights and scale after a Gaussian likelihood added its precision."""
+    total = rbm.scale**-2 + noise_scale**-2
+    return {"weights": (rbm.scale**-2 / total)[:, None] * rbm.weights, "scale": total**-0.5}
 
 
-def _spins_from_binary(rbm: BernoulliRBM) -> tuple[jax.Array, jax.Array, jax.Array]:
-    couplings = rbm.weights / 4
-    return couplings, rbm.visible_bias / 2 + couplings.sum(1), rbm.hidden_bias / 2 + couplings.sum(0)
+def _shifted_bias(rbm: GaussianBernoulliRBM, observation: jax.Array, noise_scale: jax.Array) -> jax.Array:
+    """Precision-weighted mean of the visible bias and an observation."""
+    precision, noise_precision = rbm.scale**-2, noise_scale**-2
+    return (precision * rbm.visible_bias + noise_precision * observation) / (precision + noise_precision)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution, constraints
 
-from numpyro_ebm.distributions.energy import EnergyDistribution
+from numpyro_ebm.distributions.energy import EnergyDistribution, check_broadcast
 
 
 class Criterion(Distribution):
@@ -39,6 +39,7 @@ class Criterion(Distribution):
         """Minus the criterion of each datum; only its gradient has a meaning."""
         del intermediates
         loss = self.loss(value)
+        check_broadcast("value", loss.shape, self.batch_shape)
         return -jnp.broadcast_to(loss, jnp.broadcast_shapes(loss.shape, self.batch_shape))
 
     @property

@@ -54,6 +54,15 @@ CONSTRUCTION = {
         lambda b: b.distributions.NeuralEnergy(lambda v: v.sum(-1), (2,), sampler=b.infer.Gibbs()),
     ),
     "unknown normaliser policy": (TypeError, "log_partition", lambda b: _rbm(b, log_partition="exact")),
+    "true as a normaliser": (TypeError, "log_partition", lambda b: _rbm(b, log_partition=True)),
+    "NaN as a normaliser": (ValueError, "log_partition", lambda b: _rbm(b, log_partition=float("nan"))),
+    "no weights": (TypeError, "weights", lambda b: b.distributions.BernoulliRBM(None)),
+    "weights that are text": (TypeError, "weights", lambda b: b.distributions.BernoulliRBM("abc")),
+    "criterion over another batch": (
+        ValueError,
+        "value",
+        lambda b: b.objectives.ScoreMatching(_rbm(b)).expand((4,)).log_prob(b.array(np.zeros((3, 3)))),
+    ),
     "constant of the wrong shape": (
         ValueError,
         "log_partition",

@@ -218,6 +218,35 @@ def test_batch_dimensions_broadcast(backend, family):
     )
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_expanded_and_empty_batches(backend, family):
+    """A single value under an expanded distribution gives the whole batch; no values give no results."""
+    p = parameters(family)
+    distribution = make(backend, family, p)
+    expanded = distribution.expand((4,))
+    point, none = values(family, p, 1)[0], backend.array(np.zeros((0, 3)))
+    for method, core in (("energy", ()), ("log_prob", ()), ("score", (3,)), ("laplacian", ())):
+        whole = backend.numpy(getattr(expanded, method)(backend.array(point)))
+        assert whole.shape == (4, *core)
+        np.testing.assert_allclose(whole[2], backend.numpy(getattr(distribution, method)(backend.array(point))))
+        assert backend.numpy(getattr(distribution, method)(none)).shape == (0, *core)
+    assert tuple(expanded.hidden_given_visible(backend.array(point)).batch_shape) == (4,)
+    assert tuple(expanded.visible_given_hidden(backend.array(np.ones(2))).batch_shape) == (4,)
+    assert tuple(expanded.annealed(0.5).batch_shape) == (4,)
+    assert backend.sample(distribution, 0, (0,)).shape == (0, 3)
+
+
+def test_posteriors_of_many_observations_share_their_weights(backend):
+    """200 noisy images must not make 200 copies of the weights."""
+    distribution = make(backend, "GaussianBernoulliRBM", parameters("GaussianBernoulliRBM"))
+    posterior = distribution.condition_on_noisy(backend.array(np.zeros((200, 3))), 0.4)
+    assert tuple(posterior.batch_shape) == (200,)
+    assert tuple(posterior.weights.shape) == (3, 2)
+    assert tuple(posterior.scale.shape) == (3,)
+    conditional = distribution.condition([0], backend.array(np.zeros((200, 1))))
+    assert tuple(conditional.weights.shape) == (2, 2)
+
+
 @pytest.mark.parametrize("family", CONTINUOUS)
 def test_exact_gradient_is_the_enumerated_one(backend, family):
     """grad of the mean log_prob in every parameter, against central differences of the oracle's log-likelihood."""
