@@ -93,8 +93,8 @@ class Gibbs:
 class Hamiltonian:
     """Hamiltonian Monte Carlo with jittered trajectory lengths on the family's score.
 
-    :param num_steps: transitions per draw. With ``step_size=None`` the first half of them adapts one step size, shared
-        by all chains of a call, to an acceptance probability of ``target_accept``; the second half keeps it.
+    :param num_steps: transitions per draw. With ``step_size=None`` the first half of them adapts the step size to an
+        acceptance probability of ``target_accept``; the second half keeps it, shared by all chains of a call.
     :param num_leapfrog: leapfrog steps per transition.
     :param step_size: mean leapfrog step, in the units of the values (so a standard deviation, not a variance).
     """
@@ -128,24 +128,28 @@ class Hamiltonian:
     def tune(self, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int) -> tuple[Any, Any]:
         """Run ``num_steps`` transitions while adapting the step size, unless it is given.
 
-        Robbins-Monro on the logarithm of one step size, from a start that suits unit scales.
+        Every chain adapts its own by Robbins-Monro steps on its logarithm, from a start that suits unit scales: one
+        that starts in a steep tail shrinks it until it moves. The result is the median over chains of the averaged
+        iterates, one step size for each element of the batch.
         """
         state = steps.init(distribution, position)
-        dtype = position.dtype
         size = max(1, math.prod(distribution.event_shape))
         start = 0.5 * size**-0.25 if self.step_size is None else self.step_size
         rate = 2.0 if self.step_size is None else 0.0
 
-        def step(carry: tuple[Any, jax.Array], inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-            state, log_step = carry
-            key, gain = inputs
+        def step(carry: tuple[Any, jax.Array, jax.Array], inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+            state, log_step, average = carry
+            key, count = inputs
             state, info = self._step(key, state, distribution, jnp.exp(log_step))
-            return (state, log_step + gain * (jnp.mean(info.accept_prob) - self.target_accept)), None
+            log_step = log_step + rate * count**-0.5 * (info.accept_prob - self.target_accept)
+            return (state, log_step, average + count**-0.75 * (log_step - average)), None
 
-        gains = rate / jnp.sqrt(1.0 + jnp.arange(num_steps, dtype=dtype))
-        inputs = (jax.random.split(rng_key, num_steps), gains)
-        (state, log_step), _ = lax.scan(step, (state, jnp.log(jnp.asarray(start, dtype))), inputs)
-        return state.position, jnp.exp(log_step)
+        log_step = jnp.full(state.log_density.shape, math.log(start), position.dtype)
+        counts = jnp.arange(1, num_steps + 1, dtype=position.dtype)
+        inputs = (jax.random.split(rng_key, num_steps), counts)
+        (state, _, average), _ = lax.scan(step, (state, log_step, log_step), inputs)
+        chain_axes = tuple(range(average.ndim - len(distribution.batch_shape)))
+        return state.position, jnp.exp(jnp.median(average, axis=chain_axes) if chain_axes else average)
 
     def run(
         self, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int, tuning: Any = None

@@ -39,6 +39,8 @@ def hamiltonian_step(
     A single leapfrog step without jitter is the Metropolis-adjusted Langevin proposal
     ``x + 0.5 step_size^2 score(x) + step_size n`` (Roberts & Tweedie 1996).
 
+    :param step_size: a scalar, or one per element of the batch.
+
     The trajectory length is jittered by drawing every chain's step size from ``step_size * U(1 - jitter, 1 + jitter)``:
     a fixed length resonates with the target's periods.
     """
@@ -47,7 +49,7 @@ def hamiltonian_step(
     event_dim = state.position.ndim - len(batch)
     dtype = state.position.dtype
     momentum = jax.random.normal(key_momentum, state.position.shape, dtype)
-    size = step_size * jax.random.uniform(key_jitter, batch, dtype, 1 - jitter, 1 + jitter)
+    size = jnp.broadcast_to(step_size, batch) * jax.random.uniform(key_jitter, batch, dtype, 1 - jitter, 1 + jitter)
     size = size.reshape(batch + (1,) * event_dim)
 
     def leapfrog(carry: tuple[jax.Array, jax.Array, jax.Array], _: None) -> tuple[Any, None]:

@@ -92,8 +92,8 @@ class Gibbs:
 class Hamiltonian:
     """Hamiltonian Monte Carlo with jittered trajectory lengths on the family's score.
 
-    :param num_steps: transitions per draw. With ``step_size=None`` the first half of them adapts one step size, shared
-        by all chains of a call, to an acceptance probability of ``target_accept``; the second half keeps it.
+    :param num_steps: transitions per draw. With ``step_size=None`` the first half of them adapts the step size to an
+        acceptance probability of ``target_accept``; the second half keeps it, shared by all chains of a call.
     :param num_leapfrog: leapfrog steps per transition.
     :param step_size: mean leapfrog step, in the units of the values (so a standard deviation, not a variance).
     """
@@ -128,17 +128,23 @@ class Hamiltonian:
     def tune(self, distribution: Any, position: torch.Tensor, num_steps: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Run ``num_steps`` transitions while adapting the step size, unless it is given.
 
-        Robbins-Monro on the logarithm of one step size, from a start that suits unit scales.
+        Every chain adapts its own by Robbins-Monro steps on its logarithm, from a start that suits unit scales: one
+        that starts in a steep tail shrinks it until it moves. The result is the median over chains of the averaged
+        iterates, one step size for each element of the batch.
         """
         state = steps.init(distribution, position)
         size = max(1, math.prod(distribution.event_shape))
         start = 0.5 * size**-0.25 if self.step_size is None else self.step_size
         rate = 2.0 if self.step_size is None else 0.0
-        log_step = torch.full((), math.log(start), dtype=position.dtype, device=position.device)
-        for count in range(num_steps):
+        average = log_step = torch.full_like(state.log_density, math.log(start))
+        for count in range(1, num_steps + 1):
             state, info = self._step(state, distribution, log_step.exp())
-            log_step = log_step + rate / math.sqrt(1.0 + count) * (info.accept_prob.mean() - self.target_accept)
-        return state.position, log_step.exp()
+            log_step = log_step + rate * count**-0.5 * (info.accept_prob - self.target_accept)
+            average = average + count**-0.75 * (log_step - average)
+        num_chain_axes = average.dim() - len(distribution.batch_shape)
+        if num_chain_axes and average.numel():
+            average = average.flatten(0, num_chain_axes - 1).median(0).values
+        return state.position, average.exp()
 
     @torch.no_grad()
     def run(self, distribution: Any, position: torch.Tensor, num_steps: int, tuning: Any = None) -> torch.Tensor:
