@@ -82,7 +82,8 @@ class NeuralEnergy(EnergyDistribution):
 
     def _guarded(self, value: Any) -> Any:
         # Besides the leaves, whatever differentiable array the function closes over.
-        _, captured = jax.closure_convert(self.energy_fn, jnp.zeros(self.event_shape, self.dtype))
+        function = self.energy_fn
+        _, captured = jax.closure_convert(lambda v: function(v), jnp.zeros(self.event_shape, self.dtype))
         return [*captured, self._given_partition]
 
     def __getstate__(self) -> dict[str, Any]:

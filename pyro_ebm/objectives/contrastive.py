@@ -39,7 +39,8 @@ class ContrastiveDivergence(Criterion):
     def loss(self, value: Any) -> torch.Tensor:
         value = self.base._check_value(value)
         negative = negative_samples(self.base, value, self.num_steps)
-        return self.base._energy(value) - self.base._energy(negative)
+        positive, negative = _both_energies(self.base, value, negative)
+        return positive - negative
 
 
 class PersistentContrastiveDivergence(Criterion):
@@ -80,7 +81,18 @@ class PersistentContrastiveDivergence(Criterion):
         chains.copy_(self.negative)
 
     def loss(self, value: Any) -> torch.Tensor:
-        return self.base.energy(value) - self.base._energy(self.negative).mean(0)
+        positive, negative = _both_energies(self.base, self.base._check_value(value), self.negative)
+        return positive - negative.mean(0)
+
+
+def _both_energies(
+    base: EnergyDistribution, value: torch.Tensor, negative: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Energies of data and of negative samples, in one pass where shapes allow: small models cost mostly dispatch."""
+    if value.dim() < 2 or value.shape[1:] != negative.shape[1:]:
+        return base._energy(value), base._energy(negative)
+    positive, other = base._energy(torch.cat([value, negative])).split([len(value), len(negative)])
+    return positive, other
 
 
 @torch.no_grad()

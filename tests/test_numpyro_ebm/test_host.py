@@ -428,3 +428,55 @@ def test_sampling_stays_on_the_accelerator():
     assert draws.devices() == {device}
     p = Parameters(P.weights, 0 * P.visible_bias, 0 * P.hidden_bias, np.ones(3))
     assert_mean(np.asarray(draws), moments("GaussianBernoulliRBM", p)[0])
+
+
+def _equinox_network():
+    equinox = pytest.importorskip("equinox")
+    return equinox.nn.MLP(3, "scalar", 8, 2, activation=jnp.tanh, key=jax.random.key(0))
+
+
+def _flax_network():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.first = nnx.Linear(3, 8, rngs=rngs)
+            self.second = nnx.Linear(8, 1, rngs=rngs)
+            self.activation = jnp.tanh
+
+        def __call__(self, value):
+            return self.second(self.activation(self.first(value)))[..., 0]
+
+    return Network(nnx.Rngs(0))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("make", [_equinox_network, _flax_network], ids=["equinox", "flax"])
+def test_networks_as_energies(make):
+    """Their arrays are data leaves: they cross jit, vmap, scan and pickle, and the guard sees them."""
+    import cloudpickle
+
+    network = make()
+    distribution = NeuralEnergy(network, (3,))
+    value = jax.random.normal(jax.random.key(1), (5, 3), distribution.dtype)
+    expected = jnp.stack([-network(v) for v in value])
+    assert len(jax.tree.leaves(distribution)) == len(jax.tree.leaves(eval_arrays(network)))
+    np.testing.assert_allclose(distribution.log_prob(value), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(lambda d, v: d.log_prob(v))(distribution, value), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.vmap(distribution.log_prob)(value), expected, rtol=1e-5)
+    _, scanned = jax.lax.scan(lambda carry, v: (carry, carry.log_prob(v)), distribution, value)
+    np.testing.assert_allclose(scanned, expected, rtol=1e-5)
+    copied = cloudpickle.loads(cloudpickle.dumps(distribution))
+    np.testing.assert_allclose(copied.log_prob(value), expected, rtol=1e-6)
+    gradient = jax.grad(lambda v: distribution.log_prob(v).sum())(value)
+    np.testing.assert_allclose(distribution.score(value), gradient, rtol=1e-5)
+    with pytest.raises(IntractablePartitionError):
+        jax.grad(lambda d: d.log_prob(value).sum(), allow_int=True)(distribution)
+    matched = jax.grad(lambda d: objectives.ScoreMatching(d).log_prob(value).sum())(distribution)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(matched)) > 0
+    assert distribution.sample(jax.random.key(0), (2,)).shape == (2, 3)
+
+
+def eval_arrays(network):
+    """The leaves of a network that are arrays."""
+    return [leaf for leaf in jax.tree.leaves(network) if isinstance(leaf, jax.Array)]

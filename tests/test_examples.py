@@ -1,0 +1,53 @@
+"""Examples and benchmarks run as a user runs them; the main job keeps its promise."""
+
+import importlib.util
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PICTURES = ("fantasies", "filters", "denoising", "inpainting", "trace", "digits_rbm")
+NEEDED = ("mlxtend", "sklearn", "matplotlib", "arviz", "optax")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not all(map(importlib.util.find_spec, NEEDED)), reason="the examples extra is not installed"),
+]
+
+
+def run(*command):
+    result = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("numpyro", "pyro")]
+)
+def test_digits_program_runs_on_both_backends(backend, tmp_path):
+    output = run("examples/digits_rbm.py", "--backend", backend, "--quick", "--quiet", "--out", tmp_path)
+    assert "dB" in output
+    for name in PICTURES:
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000, name
+
+
+@pytest.mark.numpyro
+@pytest.mark.timeout(1200)
+def test_main_job_beats_the_best_gaussian_prior_by_more_than_0_8_db(tmp_path):
+    output = run("examples/digits_rbm.py", "--backend", "numpyro", "--quiet", "--out", tmp_path)
+    figures = re.findall(r"(-?\d+\.\d+) dB", output)
+    assert len(figures) >= 2, output
+    gain = re.search(r"gain[^\n]*?(-?\d+\.\d+) dB", output)
+    assert gain, output
+    assert float(gain.group(1)) >= 0.8, output
+
+
+@pytest.mark.numpyro
+@pytest.mark.pyro
+def test_benchmark_runs():
+    output = run("benchmarks/rbm.py", "--quick")
+    for name in ("scikit-learn", "NumPyro, SVI", "Pyro, torch.optim loop", "Pyro, SVI", "ratio"):
+        assert name in output
