@@ -39,7 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few epochs and sweeps: does it run?")
     options = parser.parse_args()
-    digits = (load_digits().data > 7).astype(np.float32)[:1792]  # whole batches: scikit-learn scales a smaller last one wrongly
+    # Whole batches only: scikit-learn scales the gradient of a smaller last batch wrongly.
+    digits = (load_digits().data > 7).astype(np.float32)[: 28 * BATCH_SIZE]
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more threads only cost time on models this small
     print_training(digits, epochs=2 if options.quick else 60, repeats=1 if options.quick else 5)
