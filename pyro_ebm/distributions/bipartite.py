@@ -51,7 +51,7 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
     @property
     def num_hidden(self) -> int:
         """Number of hidden units."""
-        return self.weights.shape[-1]
+        return int(self.weights.shape[-1])  # torch.jit.trace makes shapes tensors, whose powers of two overflow
 
     @property
     def has_exact_sampler(self) -> bool:

@@ -135,7 +135,7 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         def log_term(states: torch.Tensor) -> torch.Tensor:
             return bias @ states.mT + softplus(states @ weights + other.unsqueeze(-2)).sum(-1)
 
-        return enumerate_terms(log_term, bias.shape[-1], self.dtype, self.device)
+        return enumerate_terms(log_term, int(bias.shape[-1]), self.dtype, self.device)
 
     def _exact_log_partition(self) -> torch.Tensor:
         return torch.logsumexp(self._log_terms(), -1)

@@ -114,6 +114,19 @@ def test_nuts_over_the_value_of_an_unnormalised_model(jit_compile):
     assert torch.isfinite(draws).all()
 
 
+@pytest.mark.parametrize("num_hidden", [4, 64])
+def test_traced_models_decide_as_eager_ones(num_hidden):
+    """torch.jit.trace turns shapes into tensors: 2 ** 64 must not overflow to an empty, "exact" enumeration."""
+    rbm = GaussianBernoulliRBM(0.1 * ones(3, num_hidden))
+    assert rbm.is_normalized == (num_hidden == 4)
+    values = torch.randn(2, 3, dtype=DOUBLE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make = lambda weights, v: GaussianBernoulliRBM(weights).log_prob(v)
+        traced = torch.jit.trace(make, (rbm.weights, values), check_trace=False)
+    torch.testing.assert_close(traced(rbm.weights, values + 1), rbm.log_prob(values + 1))
+
+
 @pytest.mark.parametrize("family", [GaussianRBM, NeuralEnergy])
 def test_nuts_runs_on_other_continuous_families(family):
     rbm = NeuralEnergy(lambda v: (v**4).sum(-1), (2,))
