@@ -35,6 +35,23 @@ class Criterion(Distribution):
         """
         raise NotImplementedError
 
+    def gradient(self, value: Any) -> dict[str, jax.Array]:
+        """Gradient of the mean criterion over ``value`` in every parameter of ``base``, by name.
+
+        For a training loop of one's own.
+        """
+
+        def mean_loss(parameters: dict[str, jax.Array]) -> jax.Array:
+            criterion, base = copy.copy(self), copy.copy(self.base)
+            criterion.base = base
+            for name, parameter in parameters.items():
+                setattr(base, name, parameter)
+            return criterion.loss(value).mean()
+
+        names = self.base.parameter_dims
+        gradients = jax.grad(mean_loss)({name: getattr(self.base, name) for name in names})
+        return {name: gradients[name] for name in names}
+
     def log_prob(self, value: Any, intermediates: list[Any] | None = None) -> jax.Array:
         """Minus the criterion of each datum; only its gradient has a meaning."""
         del intermediates

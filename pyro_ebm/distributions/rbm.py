@@ -108,6 +108,12 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         active = torch.sigmoid(self._hidden_input(value))
         return ((self.weights**2).sum(-2) * active * (1 - active)).sum(-1)
 
+    def _mean_energy_gradient(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Mean over the rows of ``value`` of the energy's gradient in every (unbatched) parameter."""
+        active = torch.sigmoid(self._hidden_input(value))
+        weights = (value.mT @ active).div_(-len(value))
+        return {"weights": weights, "visible_bias": -value.mean(0), "hidden_bias": -active.mean(0)}
+
     def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
         return linear(value, self.weights, self.hidden_bias)
 
@@ -279,6 +285,15 @@ class GaussianBernoulliRBM(RestrictedBoltzmannMachine):
         curvature = linear(self.scale**-4, self.weights**2)
         return (curvature * active * (1 - active)).sum(-1) - (self.scale**-2).sum(-1)
 
+    def _mean_energy_gradient(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Mean over the rows of ``value`` of the energy's gradient in every (unbatched) parameter."""
+        active = torch.sigmoid(self._hidden_input(value))
+        centred = value - self.visible_bias
+        scale = (2 * value * linear(active, self.weights.mT) - centred**2).mean(0) / self.scale**3
+        weights = ((value / self.scale**2).mT @ active).div_(-len(value))
+        visible_bias = -centred.mean(0) / self.scale**2
+        return {"weights": weights, "visible_bias": visible_bias, "hidden_bias": -active.mean(0), "scale": scale}
+
     def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
         return linear(value / self.scale**2, self.weights, self.hidden_bias)
 
@@ -390,6 +405,12 @@ class GaussianRBM(RestrictedBoltzmannMachine):
 
     def _laplacian(self, value: torch.Tensor) -> torch.Tensor:
         return ((self.weights**2).sum((-2, -1)) - self.event_shape[0]).expand(value.shape[:-1])
+
+    def _mean_energy_gradient(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Mean over the rows of ``value`` of the energy's gradient in every (unbatched) parameter."""
+        hidden = self._hidden_input(value)
+        weights = (value.mT @ hidden).div_(-len(value))
+        return {"weights": weights, "visible_bias": -value.mean(0), "hidden_bias": -hidden.mean(0)}
 
     _hidden_input = BernoulliRBM._hidden_input
     _visible_input = BernoulliRBM._visible_input

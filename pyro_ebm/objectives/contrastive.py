@@ -42,6 +42,12 @@ class ContrastiveDivergence(Criterion):
         positive, negative = _both_energies(self.base, value, negative)
         return positive - negative
 
+    def _closed_gradient(self, value: Any) -> dict[str, torch.Tensor] | None:
+        if not _has_closed_gradient(self.base):
+            return None
+        value = self.base._check_value(value)
+        return _contrast(self.base, value, negative_samples(self.base, value, self.num_steps))
+
 
 class PersistentContrastiveDivergence(Criterion):
     """PCD-k: :math:`F(v)` minus the mean free energy of chains that live on between updates (Tieleman 2008).
@@ -84,6 +90,11 @@ class PersistentContrastiveDivergence(Criterion):
         positive, negative = _both_energies(self.base, self.base._check_value(value), self.negative)
         return positive - negative.mean(0)
 
+    def _closed_gradient(self, value: Any) -> dict[str, torch.Tensor] | None:
+        if not _has_closed_gradient(self.base):
+            return None
+        return _contrast(self.base, self.base._check_value(value), self.negative)
+
 
 def _both_energies(
     base: EnergyDistribution, value: torch.Tensor, negative: torch.Tensor
@@ -93,6 +104,18 @@ def _both_energies(
         return base._energy(value), base._energy(negative)
     positive, other = base._energy(torch.cat([value, negative])).split([len(value), len(negative)])
     return positive, other
+
+
+def _has_closed_gradient(base: EnergyDistribution) -> bool:
+    return hasattr(base, "_mean_energy_gradient") and not base.batch_shape
+
+
+@torch.no_grad()
+def _contrast(base: Any, value: torch.Tensor, negative: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Difference of the mean energy gradients at data and at negative samples, in closed form."""
+    rows = [points.reshape(-1, points.shape[-1]) for points in (value, negative)]
+    positive, other = map(base._mean_energy_gradient, rows)
+    return {name: positive[name].sub_(other[name]) for name in positive}
 
 
 @torch.no_grad()

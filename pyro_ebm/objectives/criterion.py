@@ -36,6 +36,26 @@ class Criterion(TorchDistribution):
         """
         raise NotImplementedError
 
+    def gradient(self, value: Any) -> dict[str, torch.Tensor]:
+        """Gradient of the mean criterion over ``value`` in every parameter of ``base``, by name.
+
+        For a training loop of one's own; the contrastive criteria of the RBM family compute it in closed form.
+        """
+        closed = self._closed_gradient(value)
+        if closed is not None:
+            return closed
+        leaves = {name: getattr(self.base, name).detach().requires_grad_() for name in self.base.parameter_dims}
+        criterion, base = copy.copy(self), copy.copy(self.base)
+        criterion.base = base
+        for name, leaf in leaves.items():
+            setattr(base, name, leaf)
+        with torch.enable_grad():
+            gradients = torch.autograd.grad(criterion.loss(value).mean(), list(leaves.values()))
+        return dict(zip(leaves, gradients, strict=True))
+
+    def _closed_gradient(self, value: Any) -> dict[str, torch.Tensor] | None:
+        """``gradient`` without autograd, where there is a closed form."""
+
     def log_prob(self, value: Any) -> torch.Tensor:
         """Minus the criterion of each datum; only its gradient has a meaning."""
         loss = self.loss(value)

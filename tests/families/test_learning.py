@@ -7,7 +7,7 @@ CD that restarts from noise instead of the data; PCD that forgets to store its c
 import numpy as np
 import pytest
 
-from families.cases import CONTINUOUS, make, parameters, values
+from families.cases import CONTINUOUS, FAMILIES, make, parameters, values
 from oracles import rbm as oracle
 from oracles.rbm import Parameters
 from oracles.statistics import MAX_Z
@@ -48,6 +48,30 @@ def test_contrastive_gradients_approach_the_exact_one(backend, family):
     assert biases[2] < MAX_Z
     assert z_scores("PersistentContrastiveDivergence", points + 0, 1).max() > 2 * MAX_Z
     assert z_scores("PersistentContrastiveDivergence", points + 0, 200).max() < MAX_Z
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["PersistentContrastiveDivergence", "ContrastiveDivergence", "ScoreMatching"])
+def test_gradient_is_that_of_the_mean_criterion(backend, family, name):
+    """By name, for training loops of one's own: closed forms must equal automatic differentiation of log_prob."""
+    if name == "ScoreMatching" and family == "BernoulliRBM":
+        pytest.skip("binary data have no score")
+    p = parameters(family)
+    points = backend.array(values(family, p))
+    start = backend.array(values(family, p, 8, seed=5))
+    criterion = getattr(backend.objectives, name)
+
+    def make_criterion(rbm):
+        if name == "ScoreMatching":
+            return criterion(rbm)
+        arguments = (start + 0,) if name == "PersistentContrastiveDivergence" else ()
+        return backend.stochastic(criterion, rbm, *arguments, seed=3)
+
+    expected = _gradient(backend, family, p, lambda rbm: -make_criterion(rbm).log_prob(points))
+    got = make_criterion(make(backend, family, p)).gradient(points)
+    assert list(got) == list(p.arguments(family))
+    got = np.concatenate([backend.numpy(got[key]).ravel() for key in got])
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_contrastive_gradient_does_not_flow_through_negative_samples(backend):
