@@ -134,9 +134,9 @@ def train_numpyro(digits: np.ndarray, epochs: int, seed: int) -> tuple[np.ndarra
     return tuple(np.asarray(params[name]) for name in ("weights", "visible_bias", "hidden_bias"))
 
 
-def torch_batches(digits: torch.Tensor) -> torch.Tensor:
-    """Row indices of one epoch, shape ``(num_batches, BATCH_SIZE)``."""
-    return torch.randperm(len(digits))[: len(digits) // BATCH_SIZE * BATCH_SIZE].reshape(-1, BATCH_SIZE)
+def torch_batches(digits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The batches of one epoch in a new order."""
+    return digits[torch.randperm(len(digits))].split(BATCH_SIZE)
 
 
 def train_pyro(digits: np.ndarray, epochs: int, seed: int) -> tuple[np.ndarray, ...]:
@@ -152,10 +152,10 @@ def train_pyro(digits: np.ndarray, epochs: int, seed: int) -> tuple[np.ndarray, 
     optimizer = torch.optim.SGD(parameters.values(), lr=LEARNING_RATE)
     with pyro.validation_enabled(False):
         for _ in range(epochs):
-            for index in torch_batches(data):
+            for batch in torch_batches(data):
                 rbm = pyro_ebm.BernoulliRBM(**parameters)
                 criterion = pyro_ebm.objectives.PersistentContrastiveDivergence(rbm, chains)
-                for name, gradient in criterion.gradient(data[index]).items():
+                for name, gradient in criterion.gradient(batch).items():
                     parameters[name].grad = gradient
                 optimizer.step()
     return tuple(tensor.numpy() for tensor in parameters.values())
@@ -182,8 +182,8 @@ def train_pyro_svi(digits: np.ndarray, epochs: int, seed: int) -> tuple[np.ndarr
     with pyro.validation_enabled(False):
         svi = pyro.infer.SVI(model, empty_guide, pyro.optim.SGD({"lr": LEARNING_RATE}), pyro.infer.Trace_ELBO())
         for _ in range(epochs):
-            for index in torch_batches(data):
-                svi.step(data[index])
+            for batch in torch_batches(data):
+                svi.step(batch)
     return tuple(pyro.param(name).detach().numpy() for name in ("weights", "visible_bias", "hidden_bias"))
 
 

@@ -108,11 +108,10 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         active = torch.sigmoid(self._hidden_input(value))
         return ((self.weights**2).sum(-2) * active * (1 - active)).sum(-1)
 
-    def _mean_energy_gradient(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Mean over the rows of ``value`` of the energy's gradient in every (unbatched) parameter."""
-        active = torch.sigmoid(self._hidden_input(value))
-        weights = (value.mT @ active).div_(-len(value))
-        return {"weights": weights, "visible_bias": -value.mean(0), "hidden_bias": -active.mean(0)}
+    def _parameter_gradient(self, value: torch.Tensor, coefficients: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Sum over the rows of ``value``, with ``coefficients``, of the gradient of -F in unbatched parameters."""
+        active = torch.sigmoid(self._hidden_input(value)) * coefficients[:, None]
+        return {"weights": value.mT @ active, "visible_bias": coefficients @ value, "hidden_bias": active.sum(0)}
 
     def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
         return linear(value, self.weights, self.hidden_bias)
@@ -285,14 +284,18 @@ class GaussianBernoulliRBM(RestrictedBoltzmannMachine):
         curvature = linear(self.scale**-4, self.weights**2)
         return (curvature * active * (1 - active)).sum(-1) - (self.scale**-2).sum(-1)
 
-    def _mean_energy_gradient(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Mean over the rows of ``value`` of the energy's gradient in every (unbatched) parameter."""
+    def _parameter_gradient(self, value: torch.Tensor, coefficients: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Sum over the rows of ``value``, with ``coefficients``, of the gradient of -F in unbatched parameters."""
+        precision = self.scale**-2
         active = torch.sigmoid(self._hidden_input(value))
-        centred = value - self.visible_bias
-        scale = (2 * value * linear(active, self.weights.mT) - centred**2).mean(0) / self.scale**3
-        weights = ((value / self.scale**2).mT @ active).div_(-len(value))
-        visible_bias = -centred.mean(0) / self.scale**2
-        return {"weights": weights, "visible_bias": visible_bias, "hidden_bias": -active.mean(0), "scale": scale}
+        centred, signed = value - self.visible_bias, active * coefficients[:, None]
+        spread = 2 * value * linear(active, self.weights.mT) - centred**2
+        return {
+            "weights": (precision * value).mT @ signed,
+            "visible_bias": (coefficients @ centred) * precision,
+            "hidden_bias": signed.sum(0),
+            "scale": (coefficients @ spread) / -(self.scale**3),
+        }
 
     def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
         return linear(value / self.scale**2, self.weights, self.hidden_bias)
@@ -406,11 +409,10 @@ class GaussianRBM(RestrictedBoltzmannMachine):
     def _laplacian(self, value: torch.Tensor) -> torch.Tensor:
         return ((self.weights**2).sum((-2, -1)) - self.event_shape[0]).expand(value.shape[:-1])
 
-    def _mean_energy_gradient(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Mean over the rows of ``value`` of the energy's gradient in every (unbatched) parameter."""
-        hidden = self._hidden_input(value)
-        weights = (value.mT @ hidden).div_(-len(value))
-        return {"weights": weights, "visible_bias": -value.mean(0), "hidden_bias": -hidden.mean(0)}
+    def _parameter_gradient(self, value: torch.Tensor, coefficients: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Sum over the rows of ``value``, with ``coefficients``, of the gradient of -F in unbatched parameters."""
+        hidden = self._hidden_input(value) * coefficients[:, None]
+        return {"weights": value.mT @ hidden, "visible_bias": coefficients @ value, "hidden_bias": hidden.sum(0)}
 
     _hidden_input = BernoulliRBM._hidden_input
     _visible_input = BernoulliRBM._visible_input

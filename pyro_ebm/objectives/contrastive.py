@@ -107,15 +107,17 @@ def _both_energies(
 
 
 def _has_closed_gradient(base: EnergyDistribution) -> bool:
-    return hasattr(base, "_mean_energy_gradient") and not base.batch_shape
+    return hasattr(base, "_parameter_gradient") and not base.batch_shape
 
 
 @torch.no_grad()
 def _contrast(base: Any, value: torch.Tensor, negative: torch.Tensor) -> dict[str, torch.Tensor]:
     """Difference of the mean energy gradients at data and at negative samples, in closed form."""
-    rows = [points.reshape(-1, points.shape[-1]) for points in (value, negative)]
-    positive, other = map(base._mean_energy_gradient, rows)
-    return {name: positive[name].sub_(other[name]) for name in positive}
+    rows = torch.cat([points.reshape(-1, points.shape[-1]) for points in (value, negative)])
+    count = value.numel() // value.shape[-1]
+    coefficients = rows.new_full((len(rows),), -1 / count)
+    coefficients[count:] = 1 / (len(rows) - count)
+    return base._parameter_gradient(rows, coefficients)
 
 
 @torch.no_grad()
