@@ -39,7 +39,15 @@ class Criterion(Distribution):
         """Gradient of the mean criterion over ``value`` in every parameter of ``base``, by name.
 
         For a training loop of one's own.
+
+        :param value: data, shape ``(..., *event_shape)``.
+        :raises TypeError: if ``base`` has no named parameters, as a network energy: differentiate ``log_prob`` there.
         """
+        if not self.base.parameter_dims:
+            raise TypeError(
+                f"base: gradient expected a distribution with named parameters, got {type(self.base).__name__}; "
+                "differentiate log_prob in the network's parameters"
+            )
 
         def mean_loss(parameters: dict[str, jax.Array]) -> jax.Array:
             criterion, base = copy.copy(self), copy.copy(self.base)

@@ -40,7 +40,15 @@ class Criterion(TorchDistribution):
         """Gradient of the mean criterion over ``value`` in every parameter of ``base``, by name.
 
         For a training loop of one's own; the contrastive criteria of the RBM family compute it in closed form.
+
+        :param value: data, shape ``(..., *event_shape)``.
+        :raises TypeError: if ``base`` has no named parameters, as a network energy: differentiate ``log_prob`` there.
         """
+        if not self.base.parameter_dims:
+            raise TypeError(
+                f"base: gradient expected a distribution with named parameters, got {type(self.base).__name__}; "
+                "differentiate log_prob in the network's parameters"
+            )
         closed = self._closed_gradient(value)
         if closed is not None:
             return closed

@@ -110,6 +110,13 @@ CONSTRUCTION = {
             b.objectives.ContrastiveDivergence, b.distributions.NeuralEnergy(lambda v: (v**4).sum(-1), (2,))
         ).log_prob(b.array(np.zeros(2))),
     ),
+    "gradient by name of a nameless energy": (
+        TypeError,
+        "base",
+        lambda b: b.objectives.ScoreMatching(b.distributions.NeuralEnergy(lambda v: (v**4).sum(-1), (2,))).gradient(
+            b.array(np.zeros((3, 2)))
+        ),
+    ),
     "no draws": (ValueError, "num_samples", lambda b: b.run_chain(_rbm(b), 0, 0)),
     "start of the wrong shape": (
         ValueError,
