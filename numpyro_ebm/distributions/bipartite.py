@@ -1,4 +1,4 @@
-"""What the restricted Boltzmann machines share: parameters, conditioning, block Gibbs sampling, annealing."""
+"""What models with hidden units share: conditionals, block Gibbs sampling, moments; conditioning and annealing."""
 
 from typing import Any
 
@@ -8,50 +8,25 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from numpyro_ebm.distributions.energy import EnergyDistribution, broadcasting_vmap, check_broadcast
+from numpyro_ebm.distributions.energy import EnergyDistribution, broadcasting_vmap
+from numpyro_ebm.distributions.parameters import check_broadcast
 from numpyro_ebm.infer.samplers import Gibbs, Sampler
 
 
-class RestrictedBoltzmannMachine(EnergyDistribution):
-    """The family's base: a bipartite model of a visible vector ``v`` and a hidden vector ``h``.
+class HiddenUnitEnergy(EnergyDistribution):
+    """A model of a visible vector ``v`` and a vector ``h`` of hidden units, each side tractable given the other.
 
-    A member defines ``_joint_energy``, ``_energy``, the inputs ``_hidden_input`` and ``_visible_input`` of its
-    conditionals, how these are distributed and drawn, and its exact quantities where they are tractable.
+    A member defines for one value ``_joint_energy``, ``_energy`` and ``_hidden_input``, the input of its hidden units;
+    for batches the distributions and draws ``_hidden_distribution``, ``_visible_distribution``, ``_sample_hidden`` and
+    ``_sample_given_hidden``; and its exact quantities where they are tractable.
     """
 
-    parameter_dims = {"weights": ("visible", "hidden"), "visible_bias": ("visible",), "hidden_bias": ("hidden",)}
-    parameter_defaults = {"visible_bias": 0.0, "hidden_bias": 0.0}
-    arg_constraints = {
-        "weights": constraints.independent(constraints.real, 2),
-        "visible_bias": constraints.real_vector,
-        "hidden_bias": constraints.real_vector,
-    }
     support = constraints.real_vector
-    weights: jax.Array
-    visible_bias: jax.Array
-    hidden_bias: jax.Array
-
-    def __init__(
-        self,
-        weights: Any,
-        visible_bias: Any = None,
-        hidden_bias: Any = None,
-        *,
-        log_partition: Any = "auto",
-        sampler: Sampler | None = None,
-        validate_args: bool | None = None,
-    ) -> None:
-        super().__init__(
-            {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias},
-            log_partition=log_partition,
-            sampler=sampler,
-            validate_args=validate_args,
-        )
 
     @property
     def num_hidden(self) -> int:
         """Number of hidden units."""
-        return int(jnp.shape(self.weights)[-1])
+        raise NotImplementedError
 
     @property
     def has_exact_sampler(self) -> bool:
@@ -65,7 +40,7 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
     def mean(self) -> jax.Array:
         """Exact mean of the visible units, shape ``batch_shape + event_shape``.
 
-        :raises NotImplementedError: where it would need more than 2^16 terms.
+        :raises NotImplementedError: where it is not known, or would need more than 2^16 terms.
         """
         return self._exact_moment(type(self)._exact_mean, self.event_shape)
 
@@ -73,6 +48,11 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
     def variance(self) -> jax.Array:
         """Exact variance of each visible unit, shape ``batch_shape + event_shape``; limited as :attr:`mean`."""
         return self._exact_moment(type(self)._exact_variance, self.event_shape)
+
+    @property
+    def covariance_matrix(self) -> jax.Array:
+        """Exact covariance of the visible units, shape ``batch_shape + (visible, visible)``; limited as ``mean``."""
+        return self._exact_moment(type(self)._exact_covariance, self.event_shape * 2)
 
     def joint_energy(self, value: Any, hidden: Any) -> jax.Array:
         """Energy E(v, h) of visible and hidden units together, shape ``broadcast(..., batch_shape)``.
@@ -87,20 +67,66 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
 
         :param value: shape ``(..., visible)``.
         """
-        return self._hidden_distribution(self._map(type(self)._hidden_input, self._check_value(value))).to_event(1)
+        return self._hidden_distribution(self._map(type(self)._hidden_input, self._check_value(value)))
 
     def visible_given_hidden(self, hidden: Any) -> dist.Distribution:
         """Distribution of the visible units given hidden ones, event shape ``(visible,)``.
 
         :param hidden: shape ``(..., hidden)``.
         """
-        return self._visible_distribution(self._map(type(self)._visible_input, self._check_hidden(hidden))).to_event(1)
+        return self._visible_distribution(self._check_hidden(hidden))
 
     def gibbs_step(self, rng_key: jax.Array, value: jax.Array) -> jax.Array:
         """One block Gibbs sweep: hidden units given ``value``, then new visible units given those."""
         key_hidden, key_visible = jax.random.split(rng_key)
         hidden = self._sample_hidden(key_hidden, self._map(type(self)._hidden_input, value))
-        return self._sample_visible(key_visible, self._map(type(self)._visible_input, hidden))
+        return self._sample_given_hidden(key_visible, hidden)
+
+    @property
+    def base_log_partition(self) -> jax.Array:
+        """Exact log partition function of ``annealed(0)``, where AIS starts, shape ``batch_shape``."""
+        return jnp.broadcast_to(self._map(type(self)._base_log_partition), self.batch_shape)
+
+    def _exact_variance(self) -> jax.Array:
+        return jnp.diagonal(self._exact_covariance())
+
+    def _exact_moment(self, moment: Any, shape: tuple[int, ...]) -> jax.Array:
+        if not self.has_exact_partition:
+            raise NotImplementedError(
+                f"{type(self).__name__}: exact moments need a closed form or at most 2^16 enumerated terms; estimate "
+                "them from samples"
+            )
+        return jnp.broadcast_to(self._map(moment), self.batch_shape + shape)
+
+    def _check_hidden(self, hidden: Any) -> jax.Array:
+        array = jnp.asarray(hidden, self.dtype)
+        if array.ndim == 0 or array.shape[-1] != self.num_hidden:
+            raise ValueError(f"hidden: expected shape (..., {self.num_hidden}), got {array.shape}")
+        check_broadcast("hidden", array.shape[:-1], self.batch_shape)
+        return self._over_batch(array, 1)
+
+
+class RestrictedBoltzmannMachine(HiddenUnitEnergy):
+    """The bipartite family's base: hidden units couple to visible ones through ``weights`` alone.
+
+    Beside what :class:`HiddenUnitEnergy` asks for, a member defines ``_visible_input``, the input of its visible units
+    given the hidden ones, and the distribution ``_visible_units`` and draw ``_sample_visible`` of these.
+    """
+
+    parameter_dims = {"weights": ("visible", "hidden"), "visible_bias": ("visible",), "hidden_bias": ("hidden",)}
+    parameter_defaults = {"visible_bias": 0.0, "hidden_bias": 0.0}
+    arg_constraints = {
+        "weights": constraints.independent(constraints.real, 2),
+        "visible_bias": constraints.real_vector,
+        "hidden_bias": constraints.real_vector,
+    }
+    weights: jax.Array
+    visible_bias: jax.Array
+    hidden_bias: jax.Array
+
+    @property
+    def num_hidden(self) -> int:
+        return int(jnp.shape(self.hidden_bias)[-1])
 
     def condition(self, indices: Any, values: Any) -> Any:
         """The exact conditional distribution of the other visible units, which is of the same family.
@@ -125,28 +151,14 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
         beta = jnp.asarray(inverse_temperature, self.dtype)
         return self._with(weights=beta * self.weights, hidden_bias=beta * self.hidden_bias, log_partition=None)
 
-    @property
-    def base_log_partition(self) -> jax.Array:
-        """Exact log partition function of ``annealed(0)``, where AIS starts, shape ``batch_shape``."""
-        return jnp.broadcast_to(self._map(type(self)._base_log_partition), self.batch_shape)
-
     def _initial(self, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return self._sample_visible(rng_key, jnp.broadcast_to(self.visible_bias, shape + self.event_shape))
 
-    def _exact_moment(self, moment: Any, shape: tuple[int, ...]) -> jax.Array:
-        if not self.has_exact_partition:
-            raise NotImplementedError(
-                f"{type(self).__name__}: exact moments need at most 2^16 enumerated terms; estimate them from samples"
-            )
-        return jnp.broadcast_to(self._map(moment), self.batch_shape + shape)
+    def _visible_distribution(self, hidden: jax.Array) -> dist.Distribution:
+        return self._visible_units(self._map(type(self)._visible_input, hidden))
 
-    def _with(self, **changes: Any) -> Any:
-        """A copy with other parameters, normaliser policy or sampler."""
-        arguments = {name: getattr(self, name) for name in self.parameter_dims}
-        policy = {"auto": "auto", "estimator": self._given_partition}.get(self._partition_policy)
-        options = {"log_partition": policy, "validate_args": self._validate_args}
-        changed = type(self)(**{**arguments, **options, "sampler": self.sampler, **changes})
-        return changed.expand(jnp.broadcast_shapes(changed.batch_shape, self.batch_shape))
+    def _sample_given_hidden(self, rng_key: jax.Array, hidden: jax.Array) -> jax.Array:
+        return self._sample_visible(rng_key, self._map(type(self)._visible_input, hidden))
 
     def _visible_parameters(self, units: np.ndarray) -> dict[str, jax.Array]:
         return {
@@ -154,13 +166,6 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
             for name, dims in self.parameter_dims.items()
             if dims[0] == "visible"
         }
-
-    def _check_hidden(self, hidden: Any) -> jax.Array:
-        array = jnp.asarray(hidden, self.dtype)
-        if array.ndim == 0 or array.shape[-1] != self.num_hidden:
-            raise ValueError(f"hidden: expected shape (..., {self.num_hidden}), got {array.shape}")
-        check_broadcast("hidden", array.shape[:-1], self.batch_shape)
-        return self._over_batch(array, 1)
 
 
 def sample_index(rng_key: jax.Array, log_terms: jax.Array, shape: tuple[int, ...]) -> jax.Array:

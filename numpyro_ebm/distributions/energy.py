@@ -7,10 +7,6 @@ A family is a subclass that names its parameters and writes its formulas for **o
         arg_constraints = {"strength": constraints.independent(constraints.positive, 1)}
         support = constraints.real_vector
 
-        def __init__(self, strength, *, log_partition="auto", sampler=None, validate_args=None):
-            super().__init__({"strength": strength}, log_partition=log_partition, sampler=sampler,
-                             validate_args=validate_args)
-
         def _energy(self, value):
             return jnp.sum(self.strength * value**4)
 
@@ -25,11 +21,21 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from numpyro.distributions import Distribution, constraints
 from numpyro.util import not_jax_tracer
 
+from numpyro_ebm.distributions.parameters import (
+    as_real,
+    bind_arguments,
+    check_broadcast,
+    check_constraint,
+    check_expandable,
+    check_shape,
+    check_support,
+    commas,
+    declare_constructor,
+)
 from numpyro_ebm.distributions.partition import (
     IntractablePartitionError,
     guarded_zero,
@@ -43,8 +49,10 @@ from numpyro_ebm.infer.samplers import Exact, Hamiltonian, Sampler, check_sample
 class EnergyDistribution(Distribution):
     r"""A distribution with density :math:`p(v) = \exp(-F(v)) / Z`, where the free energy :math:`F` is always known.
 
-    :param parameters: the family's parameters by name; ``None`` stands for ``parameter_defaults``. Every parameter has
-        the shape ``batch dimensions + parameter_dims[name]``; batch dimensions broadcast.
+    :param arguments: the family's parameters and options, by position or name, as its signature has them; ``None``
+        stands for ``parameter_defaults``. Every parameter has the shape ``batch dimensions + parameter_dims[name]``, or
+        is a scalar where all these sizes are known from parameters before it; batch dimensions broadcast.
+    :param event_shape: shape of one value; default: the size that ``parameter_dims`` calls "visible".
     :param log_partition: the normaliser policy (see :mod:`numpyro_ebm.distributions.partition`).
     :param sampler: configuration of :meth:`sample` (see :mod:`numpyro_ebm.infer.samplers`); ``None`` takes
         ``default_sampler``.
@@ -59,26 +67,30 @@ class EnergyDistribution(Distribution):
     parameter_dims: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: Scalar defaults of the optional parameters.
     parameter_defaults: ClassVar[Mapping[str, float]] = {}
+    #: Those among them that play no part in any formula unless they are given.
+    optional_parameters: ClassVar[tuple[str, ...]] = ()
+    #: Options beside the parameters, which are not arrays, with their defaults.
+    option_defaults: ClassVar[Mapping[str, Any]] = {}
     pytree_data_fields: tuple[str, ...] = ("_given_partition",)
-    pytree_aux_fields: tuple[str, ...] = ("sampler", "_partition_policy")
+    pytree_aux_fields: tuple[str, ...] = ("sampler", "_partition_policy", "_absent")
 
-    def __init__(
-        self,
-        parameters: Mapping[str, Any],
-        *,
-        event_shape: tuple[int, ...] | None = None,
-        log_partition: Any = "auto",
-        sampler: Sampler | None = None,
-        validate_args: bool | None = None,
-    ) -> None:
-        batch_shape, sizes = self._store_parameters(parameters)
-        self._partition_policy, self._given_partition = resolve_policy(self, log_partition)
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        declare_constructor(cls, EnergyDistribution)
+
+    def __init__(self, *arguments: Any, event_shape: tuple[int, ...] | None = None, **named: Any) -> None:
+        given = bind_arguments(self, arguments, named)
+        for name in self.option_defaults:
+            setattr(self, name, self._resolve_option(name, given[name]))
+        sizes = {"visible": event_shape[0]} if event_shape is not None and len(event_shape) == 1 else {}
+        batch_shape = self._store_parameters(given, sizes)
+        self._partition_policy, self._given_partition = resolve_policy(self, given["log_partition"])
         if self._partition_policy == "constant":
             check_broadcast("log_partition", jnp.shape(self._given_partition), batch_shape)
-        self.sampler = sampler
+        self.sampler = given["sampler"]
         shape = (sizes["visible"],) if event_shape is None else tuple(event_shape)
-        super().__init__(batch_shape, shape, validate_args=validate_args)
-        check_sampler(self, sampler)
+        super().__init__(batch_shape, shape, validate_args=given["validate_args"])
+        check_sampler(self, self.sampler)
 
     # ------------------------------------------------------------------ the family's formulas, for one value
 
@@ -97,6 +109,11 @@ class EnergyDistribution(Distribution):
 
     def _exact_log_partition(self) -> jax.Array:
         raise NotImplementedError(f"{type(self).__name__} has no exact partition function")
+
+    def _resolve_option(self, name: str, option: Any) -> Any:
+        """Check an option, and turn it into what the formulas use."""
+        del name
+        return option
 
     def _check_proper(self) -> None:
         """Raise :class:`ImproperDensityError` where the (untraced) parameters give no proper density."""
@@ -143,6 +160,16 @@ class EnergyDistribution(Distribution):
         return False
 
     @property
+    def has_continuous_score(self) -> bool:
+        """Whether the score has no jumps, without which score matching would miss part of its trace."""
+        return True
+
+    @property
+    def has_gibbs_step(self) -> bool:
+        """Whether ``gibbs_step`` is there: a sweep of exact conditional draws."""
+        return hasattr(self, "gibbs_step")
+
+    @property
     def is_normalized(self) -> bool:
         """Whether ``log_prob`` includes the partition function: exact, given or estimated."""
         exact = self._partition_policy == "auto" and self.has_exact_partition
@@ -176,6 +203,17 @@ class EnergyDistribution(Distribution):
         if not self.is_normalized or self._partition_policy == "constant":
             log_prob = log_prob + guarded_zero(type(self).__name__, log_prob.dtype, self._guarded(value))
         return log_prob
+
+    @property
+    def unconstrained(self) -> Any:
+        """The density in coordinates that cover all of R^D, where gradient-informed chains move; here the same."""
+        return self
+
+    def _to_value(self, position: jax.Array) -> jax.Array:
+        return position
+
+    def _from_value(self, value: jax.Array) -> jax.Array:
+        return value
 
     @property
     def default_sampler(self) -> Sampler:
@@ -219,7 +257,7 @@ class EnergyDistribution(Distribution):
     def expand(self, batch_shape: Any) -> "EnergyDistribution":
         """The same density over a larger batch, of the same class and without copying parameters."""
         shape = tuple(batch_shape)
-        _check_expandable(self.batch_shape, shape)
+        check_expandable(self.batch_shape, shape)
         expanded = copy.copy(self)
         expanded._batch_shape = shape
         return expanded
@@ -234,7 +272,7 @@ class EnergyDistribution(Distribution):
         with jax.ensure_compile_time_eval():
             for name, (value, constraint) in to_check.items():
                 if not_jax_tracer(value):
-                    _check_constraint(type(self).__name__, name, value, constraint)
+                    check_constraint(type(self).__name__, name, value, constraint)
             self.check_proper()
 
     # ------------------------------------------------------------------ how it works
@@ -246,34 +284,48 @@ class EnergyDistribution(Distribution):
 
     @classmethod
     def gather_pytree_data_fields(cls) -> tuple[str, ...]:
-        # NumPyro orders the fields by their hashes, which differ from process to process and so would defeat JAX's
-        # persistent compilation cache.
-        return tuple(sorted(super().gather_pytree_data_fields()))
+        # NumPyro would add the parameters of base classes, and order the fields by their hashes, which differ from
+        # process to process and so would defeat JAX's persistent compilation cache.
+        declared = (field for base in cls.__mro__ for field in vars(base).get("pytree_data_fields", ()))
+        return tuple(sorted({*cls.parameter_dims, *declared}))
 
     @classmethod
     def gather_pytree_aux_fields(cls) -> tuple[str, ...]:
-        return tuple(sorted(super().gather_pytree_aux_fields()))
+        return tuple(sorted((*super().gather_pytree_aux_fields(), *cls.option_defaults)))
+
+    def _with(self, **changes: Any) -> Any:
+        """A copy with other parameters, options, normaliser policy or sampler."""
+        arguments = {name: getattr(self, name) for name in self.parameter_dims if name not in self._absent}
+        options = {name: getattr(self, name) for name in self.option_defaults}
+        policy = {"auto": "auto", "estimator": self._given_partition}.get(self._partition_policy)
+        rest = {"log_partition": policy, "validate_args": self._validate_args, "sampler": self.sampler}
+        changed = type(self)(**{**arguments, **options, **rest, **changes})
+        return changed.expand(jnp.broadcast_shapes(changed.batch_shape, self.batch_shape))
 
     def _guarded(self, value: Any) -> Any:
         """Everything differentiable that the density depends on beside its value."""
         del value
         return [getattr(self, name) for name in self.parameter_dims] + [self._given_partition]
 
-    def _store_parameters(self, parameters: Mapping[str, Any]) -> tuple[tuple[int, ...], dict[str, int]]:
-        arrays = {}
-        for name in self.parameter_dims:
-            given = self.parameter_defaults.get(name) if parameters[name] is None else parameters[name]
-            arrays[name] = _as_real(name, given)
-        dtype = jnp.result_type(*arrays.values()) if arrays else jnp.result_type(float)
-        sizes: dict[str, int] = {}
+    def _store_parameters(self, parameters: Mapping[str, Any], sizes: dict[str, int]) -> tuple[int, ...]:
+        """Store all parameters, bind the ``sizes`` of their dimensions and return their joint batch shape."""
+        missing = {n for n in self.parameter_dims if parameters[n] is None and n in self.parameter_defaults}
+        self._absent = frozenset(missing.intersection(self.optional_parameters))
+        given = {name: as_real(name, parameters[name]) for name in self.parameter_dims if name not in missing}
+        dtype = jnp.result_type(*given.values()) if given else jnp.result_type(float)
         batch_shape: tuple[int, ...] = ()
         for name, dims in self.parameter_dims.items():
-            array = arrays[name].astype(dtype)
-            if array.ndim == 0 and name in self.parameter_defaults:
+            array = given[name] if name in given else self._default_parameter(name, sizes)
+            if array.ndim == 0 and all(dim in sizes for dim in dims):
                 array = jnp.broadcast_to(array, tuple(sizes[dim] for dim in dims))
-            batch_shape = _check_shape(name, array.shape, dims, sizes, batch_shape)
-            setattr(self, name, array)
-        return batch_shape, sizes
+            batch_shape = check_shape(name, array.shape, dims, sizes, batch_shape)
+            setattr(self, name, array.astype(dtype))
+        return batch_shape
+
+    def _default_parameter(self, name: str, sizes: Mapping[str, int]) -> jax.Array:
+        """The value of a parameter that was not given; ``sizes`` are those of the parameters before it."""
+        del sizes
+        return jnp.asarray(self.parameter_defaults[name])
 
     def _map(self, method: Callable[..., Any], *values: jax.Array, using: tuple[str, ...] | None = None) -> Any:
         """Apply a single-value method over all batch dimensions of the parameters and of ``values``.
@@ -297,14 +349,14 @@ class EnergyDistribution(Distribution):
         array = jnp.asarray(value)
         expected = self.event_shape
         if array.ndim < len(expected) or array.shape[array.ndim - len(expected) :] != expected:
-            raise ValueError(f"{name}: expected shape (..., {_commas(expected)}), got {array.shape}")
+            raise ValueError(f"{name}: expected shape (..., {commas(expected)}), got {array.shape}")
         check_broadcast(name, array.shape[: array.ndim - len(expected)], self.batch_shape)
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise TypeError(f"{name}: expected a real array, got dtype {array.dtype}")
         if not self.is_discrete and not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{name}: expected a floating-point array, got dtype {array.dtype}")
         if self._validate_args and array.size and not_jax_tracer(array):
-            _check_support(type(self).__name__, name, array, self.support)
+            check_support(type(self).__name__, name, array, self.support)
         return self._over_batch(array.astype(self.dtype), len(expected))
 
     def _over_batch(self, array: jax.Array, core_ndim: int) -> jax.Array:
@@ -329,65 +381,6 @@ def broadcasting_vmap(function: Callable[..., Any], core_ndims: list[int], *arra
     return function(*squeezed)
 
 
-def _as_real(name: str, value: Any) -> jax.Array:
-    try:
-        array = jnp.asarray(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected an array or real numbers, got {type(value).__name__}") from error
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name}: expected a real floating-point array, got dtype {array.dtype}")
-    return array
-
-
-def _check_shape(
-    name: str, shape: tuple[int, ...], dims: tuple[str, ...], sizes: dict[str, int], batch_shape: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Bind the sizes of ``dims`` and return the joint batch shape; one message for every way a shape can be wrong."""
-    core = shape[len(shape) - len(dims) :] if len(shape) >= len(dims) else ()
-    if len(core) != len(dims) or any(sizes.setdefault(dim, size) != size for dim, size in zip(dims, core, strict=True)):
-        expected = _commas(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in dims)
-        raise ValueError(f"{name}: expected shape (..., {expected}), got {shape}")
-    check_broadcast(name, shape[: len(shape) - len(dims)], batch_shape)
-    return jnp.broadcast_shapes(shape[: len(shape) - len(dims)], batch_shape)
-
-
-def check_broadcast(name: str, shape: tuple[int, ...], batch_shape: tuple[int, ...]) -> None:
-    try:
-        jnp.broadcast_shapes(shape, batch_shape)
-    except ValueError:
-        raise ValueError(f"{name}: expected batch dimensions that broadcast with {batch_shape}, got {shape}") from None
-
-
-def _check_expandable(batch_shape: tuple[int, ...], shape: tuple[int, ...]) -> None:
-    fits = len(shape) >= len(batch_shape) and all(
-        old in (1, new) for old, new in zip(batch_shape[::-1], shape[::-1], strict=False)
-    )
-    if not fits:
-        raise ValueError(f"batch_shape: expected a shape that {batch_shape} expands to, got {shape}")
-
-
-def _check_constraint(owner: str, name: str, value: Any, constraint: Any) -> None:
-    array = np.asarray(value)
-    if not np.all(np.isfinite(array)):
-        raise ValueError(f"{name}: {owner} expected finite entries, got {np.sum(~np.isfinite(array))} NaN or infinite")
-    if not np.all(np.asarray(constraint(value))):
-        raise ValueError(f"{name}: {owner} expected {constraint}, got entries from {array.min()} to {array.max()}")
-
-
-def _check_support(owner: str, name: str, value: Any, support: Any) -> None:
-    with jax.ensure_compile_time_eval():
-        inside = bool(np.all(support(value)))
-    if not inside:
-        array = np.asarray(value)
-        raise ValueError(
-            f"{name}: {owner} expected values in its support {support}, got entries from {array.min()} to {array.max()}"
-        )
-
-
 def _lift(array: jax.Array, like: jax.Array) -> jax.Array:
     """Add leading dimensions of length one up to the rank of ``like``."""
     return array.reshape((1,) * (like.ndim - array.ndim) + array.shape)
-
-
-def _commas(items: Any) -> str:
-    return ", ".join(str(item) for item in items)

@@ -12,7 +12,51 @@ from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.infer.samplers import Sampler
 
 
-class NeuralEnergy(EnergyDistribution):
+class CallableEnergy(EnergyDistribution):
+    """An energy made of a function or network, whose arrays are leaves of the distribution."""
+
+    pytree_data_fields = ("_leaves",)
+    pytree_aux_fields = ("_structure",)
+    #: The constructor's name for the function.
+    callable_name = "energy_fn"
+
+    def _store_callable(self, function: Any, event_shape: Any) -> None:
+        if not callable(function):
+            raise TypeError(f"{self.callable_name}: expected a callable, got {type(function).__name__}")
+        if not isinstance(event_shape, tuple) or not all(isinstance(size, int) and size > 0 for size in event_shape):
+            raise TypeError(f"event_shape: expected a tuple of positive integers, got {event_shape!r}")
+        self._leaves, self._structure = flatten_callable(function)
+
+    @property
+    def _callable(self) -> Callable[[jax.Array], jax.Array]:
+        return unflatten_callable(self._leaves, self._structure)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, self.event_dim)
+
+    @property
+    def dtype(self) -> Any:
+        floating = [leaf.dtype for leaf in self._leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        return jnp.result_type(*floating) if floating else jnp.result_type(float)
+
+    def _guarded(self, value: Any) -> Any:
+        # Besides the leaves, whatever differentiable array the function closes over.
+        function = self._callable
+        _, captured = jax.closure_convert(lambda v: function(v), jnp.zeros(self.event_shape, self.dtype))
+        return [*captured, *super()._guarded(value)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The definition of a pytree with custom nodes does not pickle; the callable does.
+        state = {name: field for name, field in self.__dict__.items() if name not in ("_leaves", "_structure")}
+        return {**state, self.callable_name: self._callable}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._leaves, self._structure = flatten_callable(state.pop(self.callable_name))
+        self.__dict__.update(state)
+
+
+class NeuralEnergy(CallableEnergy):
     r"""A distribution with density proportional to ``exp(-energy_fn(v))`` for any JAX function or network.
 
     The partition function is unknown unless one is given, so ``log_prob`` is guarded: it may be differentiated in the
@@ -37,9 +81,6 @@ class NeuralEnergy(EnergyDistribution):
     [-16. -16.]
     """
 
-    pytree_data_fields = ("_leaves",)
-    pytree_aux_fields = ("_structure",)
-
     def __init__(
         self,
         energy_fn: Callable[[jax.Array], jax.Array],
@@ -49,28 +90,15 @@ class NeuralEnergy(EnergyDistribution):
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        if not callable(energy_fn):
-            raise TypeError(f"energy_fn: expected a callable, got {type(energy_fn).__name__}")
-        if not isinstance(event_shape, tuple) or not all(isinstance(size, int) and size > 0 for size in event_shape):
-            raise TypeError(f"event_shape: expected a tuple of positive integers, got {event_shape!r}")
-        self._leaves, self._structure = flatten_callable(energy_fn)
+        self._store_callable(energy_fn, event_shape)
         super().__init__(
-            {}, event_shape=event_shape, log_partition=log_partition, sampler=sampler, validate_args=validate_args
+            event_shape=event_shape, log_partition=log_partition, sampler=sampler, validate_args=validate_args
         )
 
     @property
     def energy_fn(self) -> Callable[[jax.Array], jax.Array]:
         """The function or network."""
-        return unflatten_callable(self._leaves, self._structure)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.real, self.event_dim)
-
-    @property
-    def dtype(self) -> Any:
-        floating = [leaf.dtype for leaf in self._leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
-        return jnp.result_type(*floating) if floating else jnp.result_type(float)
+        return self._callable
 
     def _energy(self, value: jax.Array) -> jax.Array:
         energy = self.energy_fn(value)
@@ -79,21 +107,6 @@ class NeuralEnergy(EnergyDistribution):
                 f"energy_fn: expected a scalar for a value of shape {value.shape}, got shape {jnp.shape(energy)}"
             )
         return energy
-
-    def _guarded(self, value: Any) -> Any:
-        # Besides the leaves, whatever differentiable array the function closes over.
-        function = self.energy_fn
-        _, captured = jax.closure_convert(lambda v: function(v), jnp.zeros(self.event_shape, self.dtype))
-        return [*captured, self._given_partition]
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The definition of a pytree with custom nodes does not pickle; the callable does.
-        state = {name: field for name, field in self.__dict__.items() if name not in ("_leaves", "_structure")}
-        return {**state, "energy_fn": self.energy_fn}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._leaves, self._structure = flatten_callable(state.pop("energy_fn"))
-        self.__dict__.update(state)
 
 
 def flatten_callable(function: Callable[..., Any]) -> tuple[tuple[Any, ...], Any]:

@@ -18,7 +18,6 @@ from numpyro.distributions import constraints
 from numpyro.util import not_jax_tracer
 
 from numpyro_ebm.distributions.bipartite import RestrictedBoltzmannMachine, sample_index
-from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.distributions.partition import (
     MAX_ENUMERATED_TERMS,
     ImproperDensityError,
@@ -26,17 +25,17 @@ from numpyro_ebm.distributions.partition import (
     enumerate_terms,
 )
 from numpyro_ebm.infer.bernoulli import bernoulli_from_logits
-from numpyro_ebm.infer.samplers import Sampler
 
 _LOG_2PI = math.log(2 * math.pi)
 
 
-def _bernoulli(logits: jax.Array) -> dist.Distribution:
-    return dist.Bernoulli(logits=logits, validate_args=False)
+def bernoulli_units(logits: jax.Array) -> dist.Distribution:
+    """Independent binary units over the last axis."""
+    return dist.Bernoulli(logits=logits, validate_args=False).to_event(1)
 
 
-def _unit_normal(loc: jax.Array) -> dist.Distribution:
-    return dist.Normal(loc, jnp.ones((), loc.dtype), validate_args=False)
+def _normal_units(loc: jax.Array) -> dist.Distribution:
+    return dist.Normal(loc, jnp.ones((), loc.dtype), validate_args=False).to_event(1)
 
 
 def _sample_unit_normal(rng_key: jax.Array, loc: jax.Array) -> jax.Array:
@@ -134,7 +133,7 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         without = self._hidden_input(value)[None, :] - value[:, None] * self.weights
         return self.visible_bias + (softplus(without + self.weights) - softplus(without)).sum(-1)
 
-    _hidden_distribution = _visible_distribution = staticmethod(_bernoulli)
+    _hidden_distribution = _visible_units = staticmethod(bernoulli_units)
     _sample_hidden = _sample_visible = staticmethod(bernoulli_from_logits)
 
     @property
@@ -166,6 +165,16 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         mean = self._exact_mean()
         return mean * (1 - mean)
 
+    def _exact_covariance(self) -> jax.Array:
+        probability = jax.nn.softmax(self._log_terms())
+        if self._enumerates_hidden:
+            means = sigmoid(binary_states(self.num_hidden, self.dtype) @ self.weights.T + self.visible_bias[None])
+        else:
+            means = binary_states(self.event_shape[0], self.dtype)
+        mean = probability @ means
+        centred = means - mean[None]
+        return centred.T @ (probability[:, None] * centred) + jnp.diag(probability @ (means * (1 - means)))
+
     def _exact_sample(self, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         key_state, key_visible = jax.random.split(rng_key)
         index = sample_index(key_state, self._map(type(self)._log_terms), shape)
@@ -175,98 +184,17 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         return self._sample_visible(key_visible, self._map(type(self)._visible_input, hidden))
 
 
-class GaussianBernoulliRBM(RestrictedBoltzmannMachine):
-    r"""Restricted Boltzmann machine with Gaussian visible and binary hidden units, in the mean-shift convention.
+class GaussianBinaryMachine(RestrictedBoltzmannMachine):
+    """What machines with Gaussian visible and binary hidden units share: a mixture of ``2^hidden`` Gaussians.
 
-    .. math::
-
-        E(v, h) = \tfrac12 (v - \mu)^\top \Lambda (v - \mu) - v^\top \Lambda W h - b^\top h, \qquad
-        \Lambda = \mathrm{diag}(1 / \sigma^2)
-
-    so that ``v | h ~ Normal(mu + W h, sigma)`` and ``h | v ~ Bernoulli(logits = b + W' Lambda v)`` (Krizhevsky 2009;
-    Cho, Ilin & Raiko 2011; Liao et al. 2022). The marginal is a mixture of ``2^hidden`` Gaussians: proper for all
-    weights, with exact density, moments and draws while ``hidden <= 16``.
-
-    :param weights: W, shape ``(..., visible, hidden)``, in the units of ``v``.
-    :param visible_bias: mu, shape ``(..., visible)`` or a scalar; default 0.
-    :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
-    :param scale: sigma, the standard deviation (never a variance) of each visible unit given the hidden ones, shape
-        ``(..., visible)`` or a scalar; default 1.
-    :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
-    :param sampler: sampler configuration; default: exact where possible, else ``Gibbs()``.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from numpyro_ebm import GaussianBernoulliRBM
-    >>> rbm = GaussianBernoulliRBM(jnp.array([[2.0], [-1.0]]), hidden_bias=-10.0, scale=0.5)
-    >>> rbm.sample(jax.random.key(0), (4,)).shape
-    (4, 2)
-    >>> print(rbm.mean.round(3), rbm.variance.round(3))
-    [ 1.  -0.5] [1.25 0.5 ]
+    A member provides ``weights`` and ``scale``, as parameters or derived from them.
     """
 
-    parameter_dims = {**RestrictedBoltzmannMachine.parameter_dims, "scale": ("visible",)}
-    parameter_defaults = {**RestrictedBoltzmannMachine.parameter_defaults, "scale": 1.0}
-    arg_constraints = {
-        **RestrictedBoltzmannMachine.arg_constraints,
-        "scale": constraints.independent(constraints.positive, 1),
-    }
     scale: jax.Array
-
-    def __init__(
-        self,
-        weights: Any,
-        visible_bias: Any = None,
-        hidden_bias: Any = None,
-        scale: Any = None,
-        *,
-        log_partition: Any = "auto",
-        sampler: Sampler | None = None,
-        validate_args: bool | None = None,
-    ) -> None:
-        EnergyDistribution.__init__(
-            self,
-            {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias, "scale": scale},
-            log_partition=log_partition,
-            sampler=sampler,
-            validate_args=validate_args,
-        )
-
-    @classmethod
-    def from_krizhevsky(
-        cls, weights: Any, visible_bias: Any = None, hidden_bias: Any = None, scale: Any = None, **options: Any
-    ) -> "GaussianBernoulliRBM":
-        r"""The machine in the convention of Hinton (2010) and Krizhevsky (2009), whose coupling is
-        :math:`-\sum_{ij} (v_i / \sigma_i) W_{ij} h_j`; equal to this class with weights ``scale[:, None] * weights``.
-        """
-        given = cls(weights, visible_bias, hidden_bias, scale, **options)
-        scaled = given._map(lambda rbm: rbm.scale[:, None] * rbm.weights, using=("weights", "scale"))
-        return given._with(weights=scaled, **options)
-
-    def condition_on_noisy(self, observation: Any, noise_scale: Any) -> "GaussianBernoulliRBM":
-        """The exact posterior p(v | y) for ``v`` from this distribution and ``y ~ Normal(v, noise_scale)``.
-
-        The product with a Gaussian likelihood stays in the family: precisions add, and the weights shrink.
-
-        :param observation: y, shape ``(..., visible)``; leading dimensions become batch dimensions.
-        :param noise_scale: standard deviation of the noise, a scalar or shape ``(..., visible)``.
-        """
-        observation = self._check_value(observation, "observation")
-        noise = jnp.asarray(noise_scale, self.dtype)
-        if self._validate_args and not_jax_tracer(noise) and not np.all(noise > 0):
-            raise ValueError(f"noise_scale: expected a positive standard deviation, got {noise_scale!r}")
-        noise = jnp.broadcast_to(noise, jnp.broadcast_shapes(noise.shape, self.event_shape))
-        shrunk = self._map(_shrunk_parameters, noise, using=("weights", "scale"))
-        shifted = self._map(_shifted_bias, observation, noise, using=("visible_bias", "scale"))
-        return self._with(**shrunk, visible_bias=shifted)
 
     @property
     def has_exact_partition(self) -> bool:
         return 2**self.num_hidden <= MAX_ENUMERATED_TERMS
-
-    @property
-    def covariance_matrix(self) -> jax.Array:
-        """Exact covariance of the visible units, shape ``batch_shape + (visible, visible)``; limited as ``mean``."""
-        return self._exact_moment(type(self)._exact_covariance, self.event_shape * 2)
 
     def _joint_energy(self, value: jax.Array, hidden: jax.Array) -> jax.Array:
         quadratic = 0.5 * (((value - self.visible_bias) / self.scale) ** 2).sum()
@@ -289,11 +217,11 @@ class GaussianBernoulliRBM(RestrictedBoltzmannMachine):
     def _visible_input(self, hidden: jax.Array) -> jax.Array:
         return self.weights @ hidden + self.visible_bias
 
-    _hidden_distribution = staticmethod(_bernoulli)
+    _hidden_distribution = staticmethod(bernoulli_units)
     _sample_hidden = staticmethod(bernoulli_from_logits)
 
-    def _visible_distribution(self, loc: jax.Array) -> dist.Distribution:
-        return dist.Normal(loc, self._scale_like(loc), validate_args=False)
+    def _visible_units(self, loc: jax.Array) -> dist.Distribution:
+        return dist.Normal(loc, self._scale_like(loc), validate_args=False).to_event(1)
 
     def _sample_visible(self, rng_key: jax.Array, loc: jax.Array) -> jax.Array:
         return loc + self._scale_like(loc) * jax.random.normal(rng_key, loc.shape, loc.dtype)
@@ -341,6 +269,71 @@ class GaussianBernoulliRBM(RestrictedBoltzmannMachine):
         return self._sample_visible(key_visible, self._map(type(self)._visible_input, hidden))
 
 
+class GaussianBernoulliRBM(GaussianBinaryMachine):
+    r"""Restricted Boltzmann machine with Gaussian visible and binary hidden units, in the mean-shift convention.
+
+    .. math::
+
+        E(v, h) = \tfrac12 (v - \mu)^\top \Lambda (v - \mu) - v^\top \Lambda W h - b^\top h, \qquad
+        \Lambda = \mathrm{diag}(1 / \sigma^2)
+
+    so that ``v | h ~ Normal(mu + W h, sigma)`` and ``h | v ~ Bernoulli(logits = b + W' Lambda v)`` (Krizhevsky 2009;
+    Cho, Ilin & Raiko 2011; Liao et al. 2022). The marginal is a mixture of ``2^hidden`` Gaussians: proper for all
+    weights, with exact density, moments and draws while ``hidden <= 16``.
+
+    :param weights: W, shape ``(..., visible, hidden)``, in the units of ``v``.
+    :param visible_bias: mu, shape ``(..., visible)`` or a scalar; default 0.
+    :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
+    :param scale: sigma, the standard deviation (never a variance) of each visible unit given the hidden ones, shape
+        ``(..., visible)`` or a scalar; default 1.
+    :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param sampler: sampler configuration; default: exact where possible, else ``Gibbs()``.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro_ebm import GaussianBernoulliRBM
+    >>> rbm = GaussianBernoulliRBM(jnp.array([[2.0], [-1.0]]), hidden_bias=-10.0, scale=0.5)
+    >>> rbm.sample(jax.random.key(0), (4,)).shape
+    (4, 2)
+    >>> print(rbm.mean.round(3), rbm.variance.round(3))
+    [ 1.  -0.5] [1.25 0.5 ]
+    """
+
+    parameter_dims = {**RestrictedBoltzmannMachine.parameter_dims, "scale": ("visible",)}
+    parameter_defaults = {**RestrictedBoltzmannMachine.parameter_defaults, "scale": 1.0}
+    arg_constraints = {
+        **RestrictedBoltzmannMachine.arg_constraints,
+        "scale": constraints.independent(constraints.positive, 1),
+    }
+
+    @classmethod
+    def from_krizhevsky(
+        cls, weights: Any, visible_bias: Any = None, hidden_bias: Any = None, scale: Any = None, **options: Any
+    ) -> "GaussianBernoulliRBM":
+        r"""The machine in the convention of Hinton (2010) and Krizhevsky (2009), whose coupling is
+        :math:`-\sum_{ij} (v_i / \sigma_i) W_{ij} h_j`; equal to this class with weights ``scale[:, None] * weights``.
+        """
+        given = cls(weights, visible_bias, hidden_bias, scale, **options)
+        scaled = given._map(lambda rbm: rbm.scale[:, None] * rbm.weights, using=("weights", "scale"))
+        return given._with(weights=scaled, **options)
+
+    def condition_on_noisy(self, observation: Any, noise_scale: Any) -> "GaussianBernoulliRBM":
+        """The exact posterior p(v | y) for ``v`` from this distribution and ``y ~ Normal(v, noise_scale)``.
+
+        The product with a Gaussian likelihood stays in the family: precisions add, and the weights shrink.
+
+        :param observation: y, shape ``(..., visible)``; leading dimensions become batch dimensions.
+        :param noise_scale: standard deviation of the noise, a scalar or shape ``(..., visible)``.
+        """
+        observation = self._check_value(observation, "observation")
+        noise = jnp.asarray(noise_scale, self.dtype)
+        if self._validate_args and not_jax_tracer(noise) and not np.all(noise > 0):
+            raise ValueError(f"noise_scale: expected a positive standard deviation, got {noise_scale!r}")
+        noise = jnp.broadcast_to(noise, jnp.broadcast_shapes(noise.shape, self.event_shape))
+        shrunk = self._map(_shrunk_parameters, noise, using=("weights", "scale"))
+        shifted = self._map(_shifted_bias, observation, noise, using=("visible_bias", "scale"))
+        return self._with(**shrunk, visible_bias=shifted)
+
+
 class GaussianRBM(RestrictedBoltzmannMachine):
     r"""Restricted Boltzmann machine with Gaussian visible and Gaussian hidden units of unit conditional variance.
 
@@ -369,11 +362,6 @@ class GaussianRBM(RestrictedBoltzmannMachine):
     def has_exact_partition(self) -> bool:
         return True
 
-    @property
-    def covariance_matrix(self) -> jax.Array:
-        """Covariance of the visible units, shape ``batch_shape + (visible, visible)``."""
-        return self._exact_moment(type(self)._exact_covariance, self.event_shape * 2)
-
     def _check_proper(self) -> None:
         norm = np.max(np.linalg.norm(np.asarray(self.weights, float), ord=2, axis=(-2, -1)))
         if not norm < 1:
@@ -398,7 +386,7 @@ class GaussianRBM(RestrictedBoltzmannMachine):
     _hidden_input = BernoulliRBM._hidden_input
     _visible_input = BernoulliRBM._visible_input
 
-    _hidden_distribution = _visible_distribution = staticmethod(_unit_normal)
+    _hidden_distribution = _visible_units = staticmethod(_normal_units)
     _sample_hidden = _sample_visible = staticmethod(_sample_unit_normal)
 
     def _cholesky(self) -> jax.Array:
@@ -422,9 +410,6 @@ class GaussianRBM(RestrictedBoltzmannMachine):
     def _exact_covariance(self) -> jax.Array:
         root = solve_triangular(self._cholesky(), self.weights.T, lower=True)
         return jnp.eye(self.event_shape[0], dtype=self.dtype) + root.T @ root
-
-    def _exact_variance(self) -> jax.Array:
-        return jnp.diagonal(self._exact_covariance())
 
     def _exact_sample(self, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         key_hidden, key_visible = jax.random.split(rng_key)

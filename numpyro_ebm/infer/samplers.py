@@ -55,6 +55,21 @@ class Exact:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ancestral(Exact):
+    """Independent draws, one coordinate after the other, for causal models; ``Exact()`` draws the same in parallel."""
+
+    def check(self, distribution: Any) -> None:
+        if not hasattr(distribution, "_ancestral_sample"):
+            raise TypeError(
+                f"sampler: Ancestral() needs a causal model such as CausalAutoencoder, got "
+                f"{type(distribution).__name__}"
+            )
+
+    def sample(self, distribution: Any, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return _ancestral_sample(distribution, rng_key, shape)
+
+
+@dataclasses.dataclass(frozen=True)
 class Gibbs:
     """Block Gibbs sampling between visible and hidden units (Hinton 2002), for families with conditionals.
 
@@ -67,7 +82,7 @@ class Gibbs:
         check_positive_int("num_steps", self.num_steps)
 
     def check(self, distribution: Any) -> None:
-        if not hasattr(distribution, "gibbs_step"):
+        if not distribution.has_gibbs_step:
             raise TypeError(
                 f"sampler: Gibbs() needs hidden units with conditionals, and {type(distribution).__name__} has none; "
                 "expected Langevin() or Hamiltonian()"
@@ -132,7 +147,8 @@ class Hamiltonian:
         that starts in a steep tail shrinks it until it moves. The result is the median over chains of the averaged
         iterates, one step size for each element of the batch.
         """
-        state = steps.init(distribution, position)
+        target = distribution.unconstrained
+        state = steps.init(target, target._from_value(position))
         size = max(1, math.prod(distribution.event_shape))
         start = 0.5 * size**-0.25 if self.step_size is None else self.step_size
         rate = 2.0 if self.step_size is None else 0.0
@@ -140,7 +156,7 @@ class Hamiltonian:
         def step(carry: tuple[Any, jax.Array, jax.Array], inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
             state, log_step, average = carry
             key, count = inputs
-            state, info = self._step(key, state, distribution, jnp.exp(log_step))
+            state, info = self._step(key, state, target, jnp.exp(log_step))
             log_step = log_step + rate * count**-0.5 * (info.accept_prob - self.target_accept)
             return (state, log_step, average + count**-0.75 * (log_step - average)), None
 
@@ -149,7 +165,8 @@ class Hamiltonian:
         inputs = (jax.random.split(rng_key, num_steps), counts)
         (state, _, average), _ = lax.scan(step, (state, log_step, log_step), inputs)
         chain_axes = tuple(range(average.ndim - len(distribution.batch_shape)))
-        return state.position, jnp.exp(jnp.median(average, axis=chain_axes) if chain_axes else average)
+        step_size = jnp.exp(jnp.median(average, axis=chain_axes) if chain_axes else average)
+        return target._to_value(state.position), step_size
 
     def run(
         self, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int, tuning: Any = None
@@ -161,11 +178,13 @@ class Hamiltonian:
                 f"step_size: {type(self).__name__}() expected a number, got None; only sample() and the warm-up of "
                 "run_chain adapt it"
             )
-        step = lambda state, key: (self._step(key, state, distribution, step_size)[0], None)
-        return lax.scan(step, steps.init(distribution, position), jax.random.split(rng_key, num_steps))[0].position
+        target = distribution.unconstrained
+        step = lambda state, key: (self._step(key, state, target, step_size)[0], None)
+        start = steps.init(target, target._from_value(position))
+        return target._to_value(lax.scan(step, start, jax.random.split(rng_key, num_steps))[0].position)
 
-    def _step(self, key: jax.Array, state: steps.State, distribution: Any, step_size: Any) -> Any:
-        return steps.hamiltonian_step(key, state, distribution, step_size, self.num_leapfrog, self.jitter)
+    def _step(self, key: jax.Array, state: steps.State, target: Any, step_size: Any) -> Any:
+        return steps.hamiltonian_step(key, state, target, step_size, self.num_leapfrog, self.jitter)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +209,11 @@ def check_positive_int(name: str, value: Any) -> None:
 @functools.partial(jax.jit, static_argnums=(2,))
 def _exact_sample(distribution: Any, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return lax.stop_gradient(distribution._exact_sample(rng_key, shape))
+
+
+@functools.partial(jax.jit, static_argnums=(2,))
+def _ancestral_sample(distribution: Any, rng_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return lax.stop_gradient(distribution._ancestral_sample(rng_key, shape))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

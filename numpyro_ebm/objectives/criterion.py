@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution, constraints
 
-from numpyro_ebm.distributions.energy import EnergyDistribution, check_broadcast
+from numpyro_ebm.distributions.energy import EnergyDistribution
+from numpyro_ebm.distributions.parameters import check_broadcast
 
 
 class Criterion(Distribution):

@@ -19,7 +19,7 @@ class ScoreMatching(Criterion):
     :param base: a continuous energy distribution.
     :param estimator: ``"exact"`` or ``"hutchinson"``.
     :param rng_key: a JAX PRNG key for ``"hutchinson"``; ``None`` draws one from the seeded model around it.
-    :raises TypeError: if ``base`` is discrete: binary data have no score.
+    :raises TypeError: if ``base`` is discrete (binary data have no score) or its score has jumps.
     :raises ValueError: for an unknown ``estimator``, or a missing key.
 
     >>> import jax.numpy as jnp
@@ -40,6 +40,11 @@ class ScoreMatching(Criterion):
             raise TypeError(
                 f"base: ScoreMatching expected a continuous distribution, got {type(base).__name__}, whose values have "
                 "no score; use PseudoLikelihood or a contrastive criterion"
+            )
+        if not base.has_continuous_score:
+            raise TypeError(
+                f"base: ScoreMatching expected a continuous score, got a {type(base).__name__} whose activation jumps: the "
+                "trace of its Jacobian misses the jumps"
             )
         self.estimator = estimator
         self.rng_key: Any = require_key("ScoreMatching", rng_key) if estimator == "hutchinson" else None

@@ -8,7 +8,7 @@ import torch
 from torch.distributions import constraints
 
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.distributions.tensors import as_tensor, broadcast_shape
+from pyro_ebm.distributions.tensors import as_tensor
 from pyro_ebm.infer.samplers import Gibbs, Sampler
 
 
@@ -30,23 +30,6 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
     weights: torch.Tensor
     visible_bias: torch.Tensor
     hidden_bias: torch.Tensor
-
-    def __init__(
-        self,
-        weights: Any,
-        visible_bias: Any = None,
-        hidden_bias: Any = None,
-        *,
-        log_partition: Any = "auto",
-        sampler: Sampler | None = None,
-        validate_args: bool | None = None,
-    ) -> None:
-        super().__init__(
-            {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias},
-            log_partition=log_partition,
-            sampler=sampler,
-            validate_args=validate_args,
-        )
 
     @property
     def num_hidden(self) -> int:
@@ -138,14 +121,6 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
                 f"{type(self).__name__}: exact moments need at most 2^16 enumerated terms; estimate them from samples"
             )
         return moment().expand(self.batch_shape + shape)
-
-    def _with(self, **changes: Any) -> Any:
-        """A copy with other parameters, normaliser policy or sampler."""
-        arguments = {name: getattr(self, name) for name in self.parameter_dims}
-        policy = {"auto": "auto", "estimator": self._given_partition}.get(self._partition_policy)
-        options = {"log_partition": policy, "validate_args": self._validate_args}
-        changed = type(self)(**{**arguments, **options, "sampler": self.sampler, **changes})
-        return changed.expand(broadcast_shape(changed.batch_shape, self.batch_shape))
 
     def _visible_parameters(self, units: np.ndarray) -> dict[str, torch.Tensor]:
         index = torch.tensor(units, device=self.device)

@@ -8,10 +8,6 @@ A family is a subclass that names its parameters and writes its formulas for **b
         arg_constraints = {"strength": constraints.independent(constraints.positive, 1)}
         support = constraints.real_vector
 
-        def __init__(self, strength, *, log_partition="auto", sampler=None, validate_args=None):
-            super().__init__({"strength": strength}, log_partition=log_partition, sampler=sampler,
-                             validate_args=validate_args)
-
         def _energy(self, value):
             return (self.strength * value**4).sum(-1)
 
@@ -29,6 +25,15 @@ from pyro.distributions import TorchDistribution
 from pyro.util import ignore_jit_warnings
 from torch.distributions import constraints
 
+from pyro_ebm.distributions.parameters import (
+    bind_arguments,
+    check_broadcast,
+    check_constraint,
+    check_shape,
+    check_support,
+    commas,
+    declare_constructor,
+)
 from pyro_ebm.distributions.partition import (
     IntractablePartitionError,
     guarded_zero,
@@ -44,9 +49,11 @@ from pyro_ebm.infer.steps import sum_event
 class EnergyDistribution(TorchDistribution):
     r"""A distribution with density :math:`p(v) = \exp(-F(v)) / Z`, where the free energy :math:`F` is always known.
 
-    :param parameters: the family's parameters by name; ``None`` stands for ``parameter_defaults``. Every parameter has
-        the shape ``batch dimensions + parameter_dims[name]``; batch dimensions broadcast. Tensors keep their autograd
-        graph; arrays, lists and Python scalars are converted.
+    :param arguments: the family's parameters and options, by position or name, as its signature has them; ``None``
+        stands for ``parameter_defaults``. Every parameter has the shape ``batch dimensions + parameter_dims[name]``, or
+        is a scalar where all these sizes are known from parameters before it; batch dimensions broadcast. Tensors keep
+        their autograd graph; arrays, lists and Python scalars are converted.
+    :param event_shape: shape of one value; default: the size that ``parameter_dims`` calls "visible".
     :param log_partition: the normaliser policy (see :mod:`pyro_ebm.distributions.partition`).
     :param sampler: configuration of :meth:`sample` (see :mod:`pyro_ebm.infer.samplers`); ``None`` takes
         ``default_sampler``.
@@ -62,33 +69,34 @@ class EnergyDistribution(TorchDistribution):
     parameter_dims: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: Scalar defaults of the optional parameters.
     parameter_defaults: ClassVar[Mapping[str, float]] = {}
+    #: Options beside the parameters, which are not arrays, with their defaults.
+    option_defaults: ClassVar[Mapping[str, Any]] = {}
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}  # type: ignore[misc]
     has_rsample = False
     has_enumerate_support = False
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        declare_constructor(cls, EnergyDistribution)
+
     @ignore_jit_warnings()
-    def __init__(
-        self,
-        parameters: Mapping[str, Any],
-        *,
-        event_shape: tuple[int, ...] | None = None,
-        log_partition: Any = "auto",
-        sampler: Sampler | None = None,
-        validate_args: bool | None = None,
-    ) -> None:
-        batch_shape, sizes = self._store_parameters(parameters)
-        self._partition_policy, self._given_partition = resolve_policy(self, log_partition)
+    def __init__(self, *arguments: Any, event_shape: tuple[int, ...] | None = None, **named: Any) -> None:
+        given = bind_arguments(self, arguments, named)
+        for name in self.option_defaults:
+            setattr(self, name, self._resolve_option(name, given[name]))
+        batch_shape, sizes = self._store_parameters(given)
+        self._partition_policy, self._given_partition = resolve_policy(self, given["log_partition"])
         if self._partition_policy == "constant":
             check_broadcast("log_partition", self._given_partition.shape, batch_shape)
-        self.sampler = sampler
+        self.sampler = given["sampler"]
         shape = (sizes["visible"],) if event_shape is None else event_shape
         super().__init__(torch.Size(batch_shape), torch.Size(shape), validate_args=False)
         del self._validate_args  # back to the host's default
-        if validate_args is not None:
-            self._validate_args = validate_args
+        if given["validate_args"] is not None:
+            self._validate_args = given["validate_args"]
         if self._validate_args:
             self._validate_parameters()
-        check_sampler(self, sampler)
+        check_sampler(self, self.sampler)
 
     # ------------------------------------------------------------------ the family's formulas, for batches
 
@@ -108,6 +116,11 @@ class EnergyDistribution(TorchDistribution):
 
     def _exact_log_partition(self) -> torch.Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no exact partition function")
+
+    def _resolve_option(self, name: str, option: Any) -> Any:
+        """Check an option, and turn it into what the formulas use."""
+        del name
+        return option
 
     def _check_proper(self) -> None:
         """Raise :class:`ImproperDensityError` where the parameters give no proper density."""
@@ -259,6 +272,15 @@ class EnergyDistribution(TorchDistribution):
             setattr(frozen, name, getattr(self, name).detach())
         return frozen
 
+    def _with(self, **changes: Any) -> Any:
+        """A copy with other parameters, options, normaliser policy or sampler."""
+        arguments = {name: getattr(self, name) for name in self.parameter_dims if name not in self._defaulted}
+        options = {name: getattr(self, name) for name in self.option_defaults}
+        policy = {"auto": "auto", "estimator": self._given_partition}.get(self._partition_policy)
+        rest = {"log_partition": policy, "validate_args": self._validate_args, "sampler": self.sampler}
+        changed = type(self)(**{**arguments, **options, **rest, **changes})
+        return changed.expand(broadcast_shape(changed.batch_shape, self.batch_shape))
+
     def _guarded(self, value: torch.Tensor) -> list[torch.Tensor]:
         """Everything differentiable that the density depends on beside its value."""
         del value
@@ -272,28 +294,35 @@ class EnergyDistribution(TorchDistribution):
         return value.requires_grad or any(tensor.requires_grad for tensor in self._guarded(value))
 
     def _store_parameters(self, parameters: Mapping[str, Any]) -> tuple[torch.Size, dict[str, int]]:
-        given = {
-            name: self.parameter_defaults.get(name) if parameters[name] is None else parameters[name]
-            for name in self.parameter_dims
-        }
-        tensors, dtype = as_real_tensors(given)
+        missing = lambda name: parameters[name] is None and name in self.parameter_defaults
+        self._defaulted = frozenset(name for name in self.parameter_dims if missing(name))
+        given = {name: parameters[name] for name in self.parameter_dims if name not in self._defaulted}
+        tensors, dtype, device = as_real_tensors(given)
         sizes: dict[str, int] = {}
         batch_shape = torch.Size()
         for name, dims in self.parameter_dims.items():
-            tensor = tensors[name].to(dtype)
-            if tensor.dim() == 0 and name in self.parameter_defaults:
+            if name in tensors:
+                tensor = tensors[name].to(dtype)
+            else:
+                tensor = torch.as_tensor(self._default_parameter(name, sizes), dtype=dtype, device=device)
+            if tensor.dim() == 0 and all(dim in sizes for dim in dims):
                 tensor = tensor.expand([sizes[dim] for dim in dims])
-            batch_shape = _check_shape(name, tensor.shape, dims, sizes, batch_shape)
+            batch_shape = check_shape(name, tensor.shape, dims, sizes, batch_shape)
             setattr(self, name, tensor)
         return batch_shape, sizes
+
+    def _default_parameter(self, name: str, sizes: Mapping[str, int]) -> Any:
+        """The value, a number or tensor, of a parameter that was not given; ``sizes`` are those of the ones before."""
+        del sizes
+        return self.parameter_defaults[name]
 
     def _validate_parameters(self) -> None:
         """Check the parameters that are not traced: finite, inside their constraints, of a proper density."""
         for name in self.parameter_dims:
             if is_concrete(getattr(self, name)):
-                _check_constraint(type(self).__name__, name, getattr(self, name), self.arg_constraints[name])
+                check_constraint(type(self).__name__, name, getattr(self, name), self.arg_constraints[name])
         if self._partition_policy == "constant" and is_concrete(self._given_partition):
-            _check_constraint(type(self).__name__, "log_partition", self._given_partition, constraints.real)
+            check_constraint(type(self).__name__, "log_partition", self._given_partition, constraints.real)
         self.check_proper()
 
     def _check_value(self, value: Any, name: str = "value") -> torch.Tensor:
@@ -304,7 +333,7 @@ class EnergyDistribution(TorchDistribution):
         if not self.is_discrete and not tensor.is_floating_point():
             raise TypeError(f"{name}: expected a floating-point tensor, got dtype {tensor.dtype}")
         if self._validate_args and is_concrete(tensor):
-            _check_support(type(self).__name__, name, tensor, self.support)
+            check_support(type(self).__name__, name, tensor, self.support)
         return tensor.to(self.dtype)
 
     @ignore_jit_warnings()
@@ -313,54 +342,6 @@ class EnergyDistribution(TorchDistribution):
         tensor = as_tensor(name, value, self.device, self.dtype)
         lead = tensor.shape[: max(0, tensor.dim() - len(core))]
         if tensor.shape[len(lead) :] != torch.Size(core):
-            raise ValueError(f"{name}: expected shape (..., {_commas(core)}), got {tuple(tensor.shape)}")
+            raise ValueError(f"{name}: expected shape (..., {commas(core)}), got {tuple(tensor.shape)}")
         shape = check_broadcast(name, lead, self.batch_shape)
         return tensor if shape == lead else tensor.expand(shape + core)
-
-
-def _check_shape(
-    name: str, shape: torch.Size, dims: tuple[str, ...], sizes: dict[str, int], batch_shape: torch.Size
-) -> torch.Size:
-    """Bind the sizes of ``dims`` and return the joint batch shape; one message for every way a shape can be wrong."""
-    lead, core = shape[: max(0, len(shape) - len(dims))], shape[max(0, len(shape) - len(dims)) :]
-    fits = len(core) == len(dims) and all(
-        sizes.setdefault(dim, int(size)) == size for dim, size in zip(dims, core, strict=True)
-    )
-    if not fits:
-        expected = _commas(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in dims)
-        raise ValueError(f"{name}: expected shape (..., {expected}), got {tuple(shape)}")
-    return check_broadcast(name, lead, batch_shape)
-
-
-def check_broadcast(name: str, shape: torch.Size, batch_shape: torch.Size) -> torch.Size:
-    """The joint batch shape, or an error that names the argument."""
-    joint = broadcast_shape(shape, batch_shape)
-    if joint is None:
-        raise ValueError(
-            f"{name}: expected batch dimensions that broadcast with {tuple(batch_shape)}, got {tuple(shape)}"
-        )
-    return joint
-
-
-def _check_constraint(owner: str, name: str, value: torch.Tensor, constraint: Any) -> None:
-    if value.numel() == 0:
-        return
-    finite = torch.isfinite(value)
-    if not finite.all():
-        raise ValueError(f"{name}: {owner} expected finite entries, got {int((~finite).sum())} NaN or infinite")
-    if not constraint.check(value).all():
-        raise ValueError(f"{name}: {owner} expected {constraint}, got entries {_range(value)}")
-
-
-def _check_support(owner: str, name: str, value: torch.Tensor, support: Any) -> None:
-    if value.numel() and not (torch.isfinite(value).all() and support.check(value).all()):
-        raise ValueError(f"{name}: {owner} expected values in its support {support}, got entries {_range(value)}")
-
-
-def _range(value: torch.Tensor) -> str:
-    numbers = value.detach().double()
-    return f"from {numbers.min().item()} to {numbers.max().item()}"
-
-
-def _commas(items: Any) -> str:
-    return ", ".join(str(item) for item in items)

@@ -52,7 +52,7 @@ class NeuralEnergy(EnergyDistribution):
             raise TypeError(f"event_shape: expected a tuple of positive integers, got {event_shape!r}")
         self.energy_fn = energy_fn
         super().__init__(
-            {}, event_shape=event_shape, log_partition=log_partition, sampler=sampler, validate_args=validate_args
+            event_shape=event_shape, log_partition=log_partition, sampler=sampler, validate_args=validate_args
         )
 
     @property

@@ -12,7 +12,6 @@ import torch
 from torch.distributions import constraints
 
 from pyro_ebm.distributions.bipartite import RestrictedBoltzmannMachine, sample_index
-from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.distributions.partition import (
     MAX_ENUMERATED_TERMS,
     ImproperDensityError,
@@ -21,7 +20,6 @@ from pyro_ebm.distributions.partition import (
 )
 from pyro_ebm.distributions.tensors import as_tensor, is_concrete, linear, pullback, softplus
 from pyro_ebm.infer.bernoulli import bernoulli_from_logits
-from pyro_ebm.infer.samplers import Sampler
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -204,25 +202,6 @@ class GaussianBernoulliRBM(RestrictedBoltzmannMachine):
         "scale": constraints.independent(constraints.positive, 1),
     }
     scale: torch.Tensor
-
-    def __init__(
-        self,
-        weights: Any,
-        visible_bias: Any = None,
-        hidden_bias: Any = None,
-        scale: Any = None,
-        *,
-        log_partition: Any = "auto",
-        sampler: Sampler | None = None,
-        validate_args: bool | None = None,
-    ) -> None:
-        EnergyDistribution.__init__(
-            self,
-            {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias, "scale": scale},
-            log_partition=log_partition,
-            sampler=sampler,
-            validate_args=validate_args,
-        )
 
     @classmethod
     def from_krizhevsky(

@@ -71,8 +71,12 @@ def _holds_tensor(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) or _holds_tensor(v) for v in value)
 
 
-def as_real_tensors(given: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], torch.dtype]:
-    """All parameters on one device, and the widest type of the arrays among them, which Python numbers follow."""
+def as_real_tensors(
+    given: Mapping[str, Any],
+) -> tuple[dict[str, torch.Tensor], torch.dtype, torch.device | None]:
+    """All parameters as real tensors, the widest type of the arrays among them, which Python numbers follow, and their
+    common device, which is ``None`` where no tensor decides it.
+    """
     device = next((value.device for value in given.values() if isinstance(value, torch.Tensor)), None)
     arrays = {name: value for name, value in given.items() if isinstance(value, (torch.Tensor, np.ndarray))}
     dtype = torch.get_default_dtype()
@@ -80,7 +84,8 @@ def as_real_tensors(given: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], 
     if tensors:
         dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
     numbers = {name: value for name, value in given.items() if name not in arrays}
-    return tensors | {name: _as_real(name, value, device, dtype) for name, value in numbers.items()}, dtype
+    tensors |= {name: _as_real(name, value, device, dtype) for name, value in numbers.items()}
+    return tensors, dtype, device
 
 
 def _as_real(name: str, value: Any, device: torch.device | None, dtype: torch.dtype) -> torch.Tensor:

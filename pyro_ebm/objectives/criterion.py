@@ -7,7 +7,8 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
-from pyro_ebm.distributions.energy import EnergyDistribution, check_broadcast
+from pyro_ebm.distributions.energy import EnergyDistribution
+from pyro_ebm.distributions.parameters import check_broadcast
 
 
 class Criterion(TorchDistribution):

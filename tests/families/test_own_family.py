@@ -21,10 +21,6 @@ def quartic(backend):
         arg_constraints = {"strength": constraints.independent(constraints.positive, 1)}
         support = constraints.real_vector
 
-        def __init__(self, strength, *, log_partition="auto", sampler=None, validate_args=None):
-            options = {"log_partition": log_partition, "sampler": sampler, "validate_args": validate_args}
-            super().__init__({"strength": strength}, **options)
-
         def _energy(self, value):
             return (self.strength * value**4).sum(-1)
 
