@@ -1,4 +1,4 @@
-"""Small real data sets that come with installed packages, so that the examples run offline and on fixed splits."""
+"""Data of the examples, offline and on fixed splits: small real sets that come with installed packages, and a spiral."""
 
 from typing import NamedTuple
 
@@ -15,6 +15,28 @@ class Digits(NamedTuple):
     test: np.ndarray
     train_labels: np.ndarray
     test_labels: np.ndarray
+
+
+class Points(NamedTuple):
+    """Points of the plane; the test part is never trained on."""
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+def spiral(num_train: int = 2000, num_test: int = 1000) -> Points:
+    """A noisy Archimedean spiral of 1.6 turns, standardised by the training points.
+
+    The angle's square is uniform, so that points lie nearly evenly along the curve.
+
+    :return: ``train`` (num_train, 2) and ``test`` (num_test, 2), float32.
+    """
+    rng = np.random.default_rng(SPLIT_SEED)
+    radius = np.sqrt(rng.uniform(0.02, 1, (num_train + num_test, 1)))
+    angle = 3.5 * np.pi * radius
+    points = radius * np.concatenate([np.cos(angle), np.sin(angle)], -1) + 0.03 * rng.standard_normal((len(radius), 2))
+    points = ((points - points[:num_train].mean(0)) / points[:num_train].std(0)).astype(np.float32)
+    return Points(points[:num_train], points[num_train:])
 
 
 def mnist14() -> Digits:

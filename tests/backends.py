@@ -30,6 +30,19 @@ class NumPyroBackend:
 
         return self.numpy(distribution.sample(jax.random.key(seed), shape))
 
+    def compiled(self, function):
+        import jax
+
+        return jax.jit(function)
+
+    def quantities(self, distribution, value, grid):
+        """Everything that is a function of a value, in one compiled program, and derivatives by autodiff beside it."""
+        import jax
+
+        return {
+            name: np.asarray(array) for name, array in jax.jit(_numpyro_quantities)(distribution, value, grid).items()
+        }
+
     def grad(self, function, *arguments):
         """Gradients of a scalar function in every argument."""
         import jax
@@ -83,6 +96,22 @@ class PyroBackend:
         torch.manual_seed(seed)
         return self.numpy(distribution.sample(shape))
 
+    def compiled(self, function):
+        return function
+
+    def quantities(self, distribution, value, grid):
+        """Everything that is a function of a value, and derivatives by autodiff beside it."""
+        import torch
+
+        points = value.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(-distribution.energy(points).sum(), points, create_graph=True)
+        units = [torch.autograd.grad(gradient[:, i].sum(), points, retain_graph=True)[0] for i in range(value.shape[1])]
+        found = {name: getattr(distribution, name)(value) for name in _methods(distribution)}
+        found |= {"gradient": gradient, "trace": sum(unit[:, i] for i, unit in enumerate(units))}
+        found |= {"grid": distribution.unnormalized_log_prob(grid)}
+        found |= {name: getattr(distribution, name) for name in _properties(distribution)}
+        return {name: self.numpy(tensor) for name, tensor in found.items()}
+
     def grad(self, function, *arguments):
         import torch
 
@@ -111,6 +140,31 @@ class PyroBackend:
 
         torch.manual_seed(seed)
         return self.infer.AnnealedImportanceSampling(**options)
+
+
+def _methods(distribution):
+    return [
+        name
+        for name in ("energy", "score", "laplacian", "field", "reconstruct", "encode")
+        if hasattr(distribution, name)
+    ]
+
+
+def _properties(distribution):
+    moments = ["mean", "variance", "covariance_matrix"] if hasattr(type(distribution), "covariance_matrix") else []
+    return ["log_partition", *moments] if distribution.is_normalized else []
+
+
+def _numpyro_quantities(distribution, value, grid):
+    import jax
+    import jax.numpy as jnp
+
+    log_density = lambda point: -distribution.energy(point)
+    trace = lambda point: jnp.trace(jax.hessian(log_density)(point))
+    found = {name: getattr(distribution, name)(value) for name in _methods(distribution)}
+    found |= {"gradient": jax.vmap(jax.grad(log_density))(value), "trace": jax.vmap(trace)(value)}
+    found |= {"grid": distribution.unnormalized_log_prob(grid)}
+    return found | {name: getattr(distribution, name) for name in _properties(distribution)}
 
 
 _NEEDS = {"numpyro": ("numpyro", NumPyroBackend), "pyro": ("pyro", PyroBackend)}

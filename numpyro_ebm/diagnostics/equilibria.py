@@ -75,23 +75,21 @@ def fixed_points(reconstruct: Any, starts: Any, num_steps: int = 500, tolerance:
     check_positive_int("num_steps", num_steps)
     check_positive("tolerance", tolerance)
     function, starts = _resolve(reconstruct, starts)
-    field = lambda points: function(points) - points
-    refine = jax.jit(lambda points: _newton(field, points, num_steps))
     ends = jax.jit(lambda points: _iterate(function, points, num_steps, tolerance))(starts)
-    candidates = refine(jnp.concatenate([ends, starts]))
-    fixed = _is_fixed(field, candidates, tolerance)
-    num_dropped = int(np.sum(~fixed[: len(starts)] & ~fixed[len(starts) :]))
-    found = _classify(field, candidates[fixed], tolerance, num_dropped)
-    between = _midpoints(found, len(candidates))  # as many as before, so that the search is compiled only once
-    if not len(between):
-        return found
-    middle = refine(between)
-    candidates = jnp.concatenate([found.points, middle[_is_fixed(field, middle, tolerance)]])
-    return _classify(field, candidates, tolerance, num_dropped)
+    search = jax.jit(lambda points: _search(function, points, num_steps, tolerance))
+    points, is_fixed, matrices = map(np.asarray, search(jnp.concatenate([ends, starts])))
+    num_dropped = int(np.sum(~is_fixed.reshape(2, -1).any(0)))
+    between = _midpoints(*_classify(points[is_fixed], matrices[is_fixed], tolerance)[:2], len(points))
+    if len(between):  # as many as before, so that the search compiles only once
+        more = search(jnp.asarray(between))
+        points, is_fixed, matrices = map(np.concatenate, zip((points, is_fixed, matrices), more, strict=True))
+    points, kinds, eigenvalues = _classify(points[is_fixed], matrices[is_fixed], tolerance)
+    names = tuple(KINDS[kind] for kind in kinds)
+    return FixedPoints(jnp.asarray(points), names, jnp.asarray(eigenvalues), num_dropped)
 
 
 def _resolve(reconstruct: Any, starts: Any) -> tuple[Function, jax.Array]:
-    function = as_function(reconstruct, "reconstruct", ("reconstruct",))
+    function = _unchecked(reconstruct)
     if isinstance(reconstruct, Distribution) and reconstruct.batch_shape:
         raise ValueError(
             f"reconstruct: expected a distribution without batch dimensions, got batch shape {reconstruct.batch_shape}"
@@ -100,7 +98,7 @@ def _resolve(reconstruct: Any, starts: Any) -> tuple[Function, jax.Array]:
     if starts.size == 0 or not np.all(np.isfinite(starts)):
         raise ValueError(f"starts: expected at least one point, and finite ones, got shape {starts.shape}")
     starts = starts.reshape(-1, starts.shape[-1])
-    return _unchecked(reconstruct), starts.astype(check_output("reconstruct", function, starts))
+    return function, starts.astype(check_output("reconstruct", function, starts))
 
 
 def _unchecked(reconstruct: Any) -> Function:
@@ -123,67 +121,66 @@ def _iterate(function: Function, points: jax.Array, num_steps: int, tolerance: f
     return lax.while_loop(lambda carry: (carry[0] < num_steps) & carry[2], body, (0, points, True))[1]
 
 
-def _newton(field: Function, points: jax.Array, num_steps: int) -> jax.Array:
-    """Safeguarded Newton steps until none improves by a thousandth: to rounding, at a fixed point."""
+def _search(function: Function, points: jax.Array, num_steps: int, tolerance: float) -> tuple[jax.Array, ...]:
+    """Ends of Newton's method on the field, whether each is a fixed point, and the field's Jacobian there."""
+    field = lambda point: function(point) - point
+
+    def single(point: jax.Array) -> tuple[jax.Array, ...]:
+        point = _newton(field, point, num_steps)
+        return point, _norm(field(point)) <= tolerance * (1 + _norm(point)), jacobian(field, point)
+
+    # Searches that go together all take the time of the longest: fewer of them where a step is expensive.
+    return lax.map(single, points, batch_size=max(1, 2**14 // points.shape[-1] ** 2))
+
+
+def _newton(field: Function, point: jax.Array, num_steps: int) -> jax.Array:
+    """Safeguarded Newton steps until one improves by less than a hundredth: to rounding, at a fixed point."""
 
     def body(carry: Any) -> Any:
-        step, points, _ = carry
-        points, improved = _newton_step(field, points)
-        return step + 1, points, jnp.any(improved)
+        step, point, _ = carry
+        return step + 1, *_newton_step(field, point)
 
-    return lax.while_loop(lambda carry: (carry[0] < num_steps) & carry[2], body, (0, points, True))[1]
+    return lax.while_loop(lambda carry: (carry[0] < num_steps) & carry[2], body, (0, point, True))[1]
 
 
-def _newton_step(field: Function, points: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _newton_step(field: Function, point: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The best of a damped Newton step and its halves, and whether it is better than staying."""
-    residual = field(points)
-    trials = points[None] + _fractions(points)[:, None, None] * _newton_direction(field, points, residual)[None]
+    residual = field(point)
+    fractions = 0.5 ** jnp.arange(12, dtype=point.dtype)
+    trials = point[None] + fractions[:, None] * _newton_direction(field, point, residual)[None]
     norms = jnp.nan_to_num(_norm(field(trials)), nan=jnp.inf)
-    best = jnp.argmin(norms, 0)
-    improved = jnp.min(norms, 0) < 0.999 * _norm(residual)
-    chosen = jnp.take_along_axis(trials, best[None, :, None], 0)[0]
-    return jnp.where(improved[:, None], chosen, points), improved
+    improved = jnp.min(norms) < 0.99 * _norm(residual)
+    return jnp.where(improved, trials[jnp.argmin(norms)], point), improved
 
 
-def _newton_direction(field: Function, points: jax.Array, residual: jax.Array) -> jax.Array:
-    matrix = jacobian(field, points)
-    curvature = jnp.sum(matrix**2, (-2, -1)) / points.shape[-1]
-    damping = jnp.minimum(jnp.sum(residual**2, -1), 1e-3 * curvature)
-    normal = matrix.mT @ matrix + damping[:, None, None] * jnp.eye(points.shape[-1], dtype=points.dtype)[None]
-    direction = -jnp.linalg.solve(normal, matrix.mT @ residual[..., None])[..., 0]
+def _newton_direction(field: Function, point: jax.Array, residual: jax.Array) -> jax.Array:
+    matrix = jacobian(field, point)
+    damping = jnp.minimum(jnp.sum(residual**2), 1e-3 * jnp.mean(jnp.sum(matrix**2, 0)))
+    normal = matrix.T @ matrix + damping * jnp.eye(len(point), dtype=point.dtype)
+    direction = -jnp.linalg.solve(normal, matrix.T @ residual)
     return jnp.where(jnp.isfinite(direction), direction, 0.0)
-
-
-def _fractions(points: jax.Array) -> jax.Array:
-    return 0.5 ** jnp.arange(12, dtype=points.dtype)
 
 
 def _norm(vectors: jax.Array) -> jax.Array:
     return jnp.linalg.norm(vectors, axis=-1)
 
 
-def _is_fixed(field: Function, points: jax.Array, tolerance: float) -> np.ndarray:
-    return np.asarray(_norm(field(points)) <= tolerance * (1 + _norm(points)))
-
-
-def _classify(field: Function, points: jax.Array, tolerance: float, num_dropped: int) -> FixedPoints:
-    """Merge points that are the same, and tell their kinds."""
-    points = points[_distinct(points, np.full(len(points), tolerance))]
-    eigenvalues = np.linalg.eigvals(np.asarray(jacobian(field, points)))
+def _classify(points: np.ndarray, matrices: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points that differ, their kinds (as positions in ``KINDS``, in order) and eigenvalues."""
+    kept = _distinct(points, np.full(len(points), tolerance))
+    points, eigenvalues = points[kept], np.linalg.eigvals(matrices[kept])
     eigenvalues = np.sort(eigenvalues.astype(np.result_type(points.dtype, np.complex64)), -1)
     kinds = np.array([_kind(row.real, tolerance) for row in eigenvalues], int)
     kept = _distinct(points, np.where(kinds == KINDS.index("degenerate"), math.sqrt(tolerance), tolerance))
     order = kept[np.argsort(kinds[kept], kind="stable")]
-    names = tuple(KINDS[kind] for kind in kinds[order])
-    return FixedPoints(points[order], names, jnp.asarray(eigenvalues[order]), num_dropped)
+    return points[order], kinds[order], eigenvalues[order]
 
 
-def _distinct(points: jax.Array, radii: np.ndarray) -> np.ndarray:
+def _distinct(points: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """Indices of points that lie farther than their radius, times one plus their length, from all before them."""
-    array = np.asarray(points)
     kept: list[int] = []
-    for index, (point, radius) in enumerate(zip(array, radii, strict=True)):
-        distances = np.linalg.norm(array[kept] - point, axis=-1)
+    for index, (point, radius) in enumerate(zip(points, radii, strict=True)):
+        distances = np.linalg.norm(points[kept] - point, axis=-1)
         if np.all(distances > radius * (1 + np.linalg.norm(point))):
             kept.append(index)
     return np.array(kept, int)
@@ -196,9 +193,9 @@ def _kind(rates: np.ndarray, tolerance: float) -> int:
     return KINDS.index("sink" if np.all(rates < 0) else "source" if np.all(rates > 0) else "saddle")
 
 
-def _midpoints(found: FixedPoints, count: int) -> jax.Array:
+def _midpoints(points: np.ndarray, kinds: np.ndarray, count: int) -> np.ndarray:
     """Half-way points of the nearest pairs of sinks: ``count`` of them, with repeats, or none."""
-    sinks = np.asarray(found.points)[: found.kinds.count("sink")]
+    sinks = points[kinds == KINDS.index("sink")]
     pairs = sorted(itertools.combinations(sinks, 2), key=lambda pair: float(np.linalg.norm(pair[0] - pair[1])))
     middles = [(first + second) / 2 for first, second in pairs[:count]]
-    return jnp.asarray(np.resize(middles, (count if pairs else 0, sinks.shape[-1])), found.points.dtype)
+    return np.resize(middles, (count if pairs else 0, sinks.shape[-1])).astype(sinks.dtype)

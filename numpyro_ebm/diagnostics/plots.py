@@ -70,7 +70,8 @@ def plot_field(
         _draw_energy(ax, axis, other, heights)
     _draw_flow(ax, axis, other, flow, dark=heights is None)
     if dots is not None:
-        ax.scatter(*dots.T, s=9, color="white", edgecolors=_INK, linewidths=0.4, alpha=0.8, label="data", zorder=3)
+        colour = "#7fb7de" if heights is None else "white"
+        ax.scatter(*dots.T, s=9, color=colour, edgecolors=_INK, linewidths=0.4, alpha=0.8, label="data", zorder=3)
     for kind, members in _by_kind(points, fixed_points):
         marker, colour, size = _MARKERS[kind]
         ax.scatter(*members.T, size, colour, marker=marker, edgecolors=_INK, linewidths=1.2, label=kind, zorder=4)
@@ -101,8 +102,8 @@ def _box(bounds: Any, arrays: list[np.ndarray]) -> np.ndarray:
 
 def _flow(field: Any, grid: jax.Array) -> np.ndarray:
     """The field at a grid of shape ``(num_points, num_points, 2)``."""
-    if isinstance(field, Distribution) and field.shape() != (2,):
-        raise ValueError(f"field: plot_field expected a distribution of two dimensions, got shape {field.shape()}")
+    if isinstance(field, Distribution) and (shape := tuple(field.batch_shape + field.event_shape)) != (2,):
+        raise ValueError(f"field: plot_field expected a distribution of two dimensions, got shape {shape}")
     as_function(field, "field", ("field", "score"))
     try:
         function, grid = resolve(field, grid)

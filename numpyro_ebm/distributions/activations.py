@@ -38,6 +38,16 @@ class Activation:
     :param kinks: where g or its derivative jumps.
     :param is_continuous: whether g is; score matching needs that.
     :param is_joint: whether g maps the whole vector at once (softmax).
+
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro_ebm import Activation, TiedAutoencoder
+    >>> from numpyro_ebm.distributions.activations import ACTIVATIONS
+    >>> sorted(ACTIVATIONS)[:3]
+    ['arctan', 'elu', 'gelu']
+    >>> gaussian = Activation(lambda u: jnp.exp(-(u**2)), lambda u: 0.5 * jnp.sqrt(jnp.pi) * jax.lax.erf(u),
+    ...                       lambda u: -2 * u * jnp.exp(-(u**2)), slopes=(0.0, 0.0), bound=1.0)
+    >>> print(f"{TiedAutoencoder(jnp.array([[1.0]]), activation=gaussian).log_partition:.4f}")
+    1.0940
     """
 
     function: _Function

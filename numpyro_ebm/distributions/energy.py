@@ -188,7 +188,7 @@ class EnergyDistribution(Distribution):
         if self._partition_policy == "estimator":
             estimate, samples, weights = self._given_partition.weighted_samples(lax.stop_gradient(self))
             return with_model_gradient(estimate, self.energy, samples, weights)
-        raise IntractablePartitionError(intractable_message(type(self).__name__))
+        raise IntractablePartitionError(intractable_message(self._title))
 
     def log_prob(self, value: Any, intermediates: list[Any] | None = None) -> jax.Array:
         """Log-density; without its normaliser, and guarded, where the partition function is unknown.
@@ -201,7 +201,7 @@ class EnergyDistribution(Distribution):
         if self.is_normalized:
             log_prob = log_prob - _lift(self.log_partition, log_prob)
         if not self.is_normalized or self._partition_policy == "constant":
-            log_prob = log_prob + guarded_zero(type(self).__name__, log_prob.dtype, self._guarded(value))
+            log_prob = log_prob + guarded_zero(self._title, log_prob.dtype, self._guarded(value))
         return log_prob
 
     @property
@@ -301,6 +301,11 @@ class EnergyDistribution(Distribution):
         rest = {"log_partition": policy, "validate_args": self._validate_args, "sampler": self.sampler}
         changed = type(self)(**{**arguments, **options, **rest, **changes})
         return changed.expand(jnp.broadcast_shapes(changed.batch_shape, self.batch_shape))
+
+    @property
+    def _title(self) -> str:
+        """The class's name, with what makes its partition function intractable where that is known, for messages."""
+        return type(self).__name__
 
     def _guarded(self, value: Any) -> Any:
         """Everything differentiable that the density depends on beside its value."""

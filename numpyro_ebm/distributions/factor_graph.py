@@ -82,6 +82,13 @@ class FactorGraph:
         return _find_elimination(self, keep)
 
     @functools.cached_property
+    def parameter_dims(self) -> dict[str, tuple[str, ...]]:
+        """Names of the tables and of their dimensions."""
+        names = ["_".join(["factor", *map(str, scope)]) for scope in self.scopes]
+        dims = [tuple(f"variable_{v}" for v in scope) for scope in self.scopes]
+        return dict(zip(names, dims, strict=True))
+
+    @functools.cached_property
     def groups(self) -> tuple[Group, ...]:
         """Factors by the shape of their tables."""
         members: dict[tuple[int, ...], list[int]] = {}

@@ -13,7 +13,7 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from numpyro.distributions import constraints
 
-from numpyro_ebm.distributions.energy import EnergyDistribution
+from numpyro_ebm.distributions.energy import EnergyDistribution, broadcasting_vmap
 from numpyro_ebm.distributions.factor_graph import (
     Elimination,
     FactorGraph,
@@ -44,7 +44,8 @@ class MarkovNetwork(EnergyDistribution):
     :param cardinalities: number of states of each variable, positive integers; values are ``0..cardinality - 1``.
     :param factors: energy tables by the tuple of their variables: the table of ``(2, 0)`` has the shape
         ``(..., cardinalities[2], cardinalities[0])``, in nats, and is called ``factor_2_0`` in messages and gradients.
-        The empty tuple's is a constant, ``factor``. Leading dimensions are batch dimensions and broadcast.
+        The empty tuple's is a constant, ``factor``. Leading dimensions are batch dimensions and broadcast; a scalar
+        stands for a constant table.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
     :param sampler: sampler configuration, ``Exact()`` or ``Gibbs()``; default: exact where possible.
     :raises TypeError: for cardinalities or variables that are not integers, tables that are not real floating point.
@@ -57,8 +58,8 @@ class MarkovNetwork(EnergyDistribution):
     >>> chain = MarkovNetwork([2, 2, 3], {(0, 1): agree, (1, 2): jnp.array([[0.0, 2.0, 2.0], [0.0, 0.0, 0.0]])})
     >>> chain.sample(jax.random.key(0), (4,)).shape
     (4, 3)
-    >>> print(chain.treewidth, chain.marginal([2]).round(3), chain.log_prob(jnp.array([1, 1, 2])).round(3))
-    1 [0.468 0.266 0.266] -1.766
+    >>> print(f"{chain.treewidth} {chain.marginal([2])[0]:.4f} {chain.log_prob(jnp.array([1, 1, 2])):.4f}")
+    1 0.4683 -1.7650
     """
 
     pytree_aux_fields = ("_graph",)
@@ -108,6 +109,11 @@ class MarkovNetwork(EnergyDistribution):
         return self.has_exact_partition
 
     @property
+    def _title(self) -> str:
+        name = type(self).__name__
+        return name if self.has_exact_partition else f"{name} ({self._graph.elimination().describe()})"
+
+    @property
     def default_chain(self) -> Sampler:
         return Gibbs()
 
@@ -137,11 +143,9 @@ class MarkovNetwork(EnergyDistribution):
                 f"variables: the marginal of {keep} in {type(self).__name__} is not tractable: {plan.describe()}; "
                 "estimate it from samples"
             )
-        shape = tuple(self.cardinalities[v] for v in keep)
         log_table = self._map(lambda network: _log_remainder(network, keep).reshape(-1))
-        return jnp.broadcast_to(
-            jax.nn.softmax(log_table).reshape(log_table.shape[:-1] + shape), self.batch_shape + shape
-        )
+        table = jax.nn.softmax(log_table).reshape(log_table.shape[:-1] + self._sizes(keep))
+        return jnp.broadcast_to(table, self.batch_shape + self._sizes(keep))
 
     def condition(self, indices: Sequence[int], values: Any) -> "MarkovNetwork":
         """The exact conditional distribution of the other variables: a network of the tables at the known values.
@@ -165,7 +169,8 @@ class MarkovNetwork(EnergyDistribution):
         for scope, name in zip(self._graph.scopes, self.parameter_dims, strict=True):
             left = tuple(rest.index(v) for v in scope if v in rest)
             table = self._sliced(name, scope, known, values)
-            factors[left] = factors[left] + table if left in factors else table
+            before = factors.get(left, jnp.zeros(self._sizes(rest[i] for i in left), self.dtype))
+            factors[left] = broadcasting_vmap(jnp.add, [len(left)] * 2, before, table)
         return self._with(cardinalities=self._sizes(rest), factors=factors)
 
     def gibbs_step(self, rng_key: jax.Array, value: jax.Array) -> jax.Array:
@@ -189,9 +194,7 @@ class MarkovNetwork(EnergyDistribution):
     # ------------------------------------------------------------------ formulas, for one value
 
     def _energy(self, value: jax.Array) -> jax.Array:
-        states = value.astype(int)
-        tables = zip(self._graph.groups, self._flat_tables(), strict=True)
-        return sum((flat[_flat_index(group, states)].sum() for group, flat in tables), jnp.zeros((), self.dtype))
+        return _sum_of_tables(self, value)
 
     def _exact_log_partition(self) -> jax.Array:
         return _log_remainder(self, ())
@@ -291,19 +294,14 @@ class MarkovNetwork(EnergyDistribution):
 
     def _check_value(self, value: Any, name: str = "value") -> jax.Array:
         # Integers stay integers, which a low-precision floating-point type would round.
-        checked = super()._check_value(value, name)
-        array = jnp.asarray(value)
-        is_float = jnp.issubdtype(array.dtype, jnp.floating)
-        return checked if is_float else self._over_batch(array.astype(int), 1)
+        checked, array = super()._check_value(value, name), jnp.asarray(value)
+        return checked if jnp.issubdtype(array.dtype, jnp.floating) else self._over_batch(array.astype(int), 1)
 
     def _set_graph(self, graph: FactorGraph) -> None:
-        names = ["_".join(["factor", *map(str, scope)]) for scope in graph.scopes]
         self._graph = graph
-        self.parameter_dims = {  # type: ignore[misc]
-            name: tuple(f"variable_{v}" for v in scope) for name, scope in zip(names, graph.scopes, strict=True)
-        }
+        self.parameter_dims = graph.parameter_dims  # type: ignore[misc]
         self.arg_constraints = {
-            name: constraints.independent(constraints.real, len(dims)) for name, dims in self.parameter_dims.items()
+            name: constraints.independent(constraints.real, len(dims)) for name, dims in graph.parameter_dims.items()
         }
 
     def _store_parameters(self, parameters: Mapping[str, Any], sizes: dict[str, int]) -> tuple[int, ...]:
@@ -313,13 +311,10 @@ class MarkovNetwork(EnergyDistribution):
 
     def _with(self, **changes: Any) -> Any:
         tables = [changes.pop(name, getattr(self, name)) for name in self.parameter_dims]
+        factors = dict(zip(self._graph.scopes, tables, strict=True))
         policy = {"auto": "auto", "estimator": self._given_partition}.get(self._partition_policy)
-        arguments = {
-            "cardinalities": self.cardinalities,
-            "factors": dict(zip(self._graph.scopes, tables, strict=True)),
-            **{"log_partition": policy, "validate_args": self._validate_args, "sampler": self.sampler},
-        }
-        changed = type(self)(**{**arguments, **changes})
+        rest = {"log_partition": policy, "validate_args": self._validate_args, "sampler": self.sampler}
+        changed = type(self)(**{"cardinalities": self.cardinalities, "factors": factors, **rest, **changes})
         return changed.expand(jnp.broadcast_shapes(changed.batch_shape, self.batch_shape))
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -333,6 +328,16 @@ class MarkovNetwork(EnergyDistribution):
         network._set_graph(network._graph)
         network.__dict__.update(zip(network.parameter_dims, params[own:], strict=True))
         return network
+
+
+@jax.jit
+def _sum_of_tables(network: MarkovNetwork, value: jax.Array) -> jax.Array:
+    """Energy of one value; compiled, because outside ``jit`` many small tables would cost mostly dispatch."""
+    states = value.astype(int)
+    total = jnp.zeros((), network.dtype)
+    for group, flat in zip(network._graph.groups, network._flat_tables(), strict=True):
+        total = total + flat[_flat_index(group, states)].sum()
+    return total
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -9,6 +9,7 @@ coordinate is cut at the activation's kinks and integrated by Gauss-Legendre pan
 rule, which converges exponentially for smooth integrands on a range that covers their mass.
 """
 
+import functools
 import math
 
 import jax
@@ -28,6 +29,7 @@ _TAIL = 8.5  # standard deviations beyond which a Gaussian has less than 1e-16 o
 _TOLERANCE = 1e-3
 
 
+@functools.partial(jax.jit, static_argnames="activation")
 def low_rank_log_partition(
     weights: jax.Array, inputs: jax.Array, gains: jax.Array, activation: Activation, temperature: jax.Array
 ) -> jax.Array:

@@ -84,22 +84,20 @@ def fixed_points(reconstruct: Any, starts: Any, num_steps: int = 500, tolerance:
     check_positive_int("num_steps", num_steps)
     check_positive("tolerance", tolerance)
     function, starts = _resolve(reconstruct, starts)
-    field = lambda points: function(points) - points
     ends = _iterate(function, starts, num_steps, tolerance)
-    candidates = _newton(field, torch.cat([ends, starts]), num_steps)
-    fixed = _is_fixed(field, candidates, tolerance)
-    num_dropped = int((~fixed[: len(starts)] & ~fixed[len(starts) :]).sum())
-    found = _classify(field, candidates[fixed], tolerance, num_dropped)
-    between = _midpoints(found, len(candidates))
-    if not len(between):
-        return found
-    middle = _newton(field, between, num_steps)
-    candidates = torch.cat([found.points, middle[_is_fixed(field, middle, tolerance)]])
-    return _classify(field, candidates, tolerance, num_dropped)
+    points, is_fixed, matrices = _search(function, torch.cat([ends, starts]), num_steps, tolerance)
+    num_dropped = int(np.sum(~is_fixed.reshape(2, -1).any(0)))
+    between = _midpoints(*_classify(points[is_fixed], matrices[is_fixed], tolerance)[:2], len(points))
+    if len(between):
+        more = _search(function, starts.new_tensor(between), num_steps, tolerance)
+        points, is_fixed, matrices = map(np.concatenate, zip((points, is_fixed, matrices), more, strict=True))
+    points, kinds, eigenvalues = _classify(points[is_fixed], matrices[is_fixed], tolerance)
+    names = tuple(KINDS[kind] for kind in kinds)
+    return FixedPoints(starts.new_tensor(points), names, torch.tensor(eigenvalues, device=starts.device), num_dropped)
 
 
 def _resolve(reconstruct: Any, starts: Any) -> tuple[Function, torch.Tensor]:
-    function = as_function(reconstruct, "reconstruct", ("reconstruct",))
+    function = _unchecked(reconstruct)
     if isinstance(reconstruct, Distribution) and reconstruct.batch_shape:
         shape = tuple(reconstruct.batch_shape)
         raise ValueError(f"reconstruct: expected a distribution without batch dimensions, got batch shape {shape}")
@@ -109,7 +107,7 @@ def _resolve(reconstruct: Any, starts: Any) -> tuple[Function, torch.Tensor]:
     starts = starts.reshape(-1, starts.shape[-1])
     starts = starts.to(check_output("reconstruct", function, starts)[0])
     check_graph("reconstruct", function, starts, pullback(function, starts, False)[0])
-    return _unchecked(reconstruct), starts
+    return function, starts
 
 
 def _unchecked(reconstruct: Any) -> Function:
@@ -131,11 +129,21 @@ def _iterate(function: Function, points: torch.Tensor, num_steps: int, tolerance
     return ends
 
 
+def _search(function: Function, points: torch.Tensor, num_steps: int, tolerance: float) -> tuple[np.ndarray, ...]:
+    """Ends of Newton's method on the field, whether each is a fixed point, and the field's Jacobian there."""
+    field = lambda points: function(points) - points
+    points = _newton(field, points, num_steps)
+    is_fixed = _norm(field(points)) <= tolerance * (1 + _norm(points))
+    return points.cpu().numpy(), is_fixed.cpu().numpy(), jacobian(field, points).cpu().numpy()
+
+
 def _newton(field: Function, points: torch.Tensor, num_steps: int) -> torch.Tensor:
-    """Safeguarded Newton steps until none improves by a thousandth: to rounding, at a fixed point."""
+    """Safeguarded Newton steps until one improves by less than a hundredth: to rounding, at a fixed point."""
+    points, active = points.clone(), torch.arange(len(points), device=points.device)
     for _ in range(num_steps):
-        points, improved = _newton_step(field, points)
-        if not improved.any():
+        points[active], improved = _newton_step(field, points[active])
+        active = active[improved]
+        if not len(active):
             break
     return points
 
@@ -143,55 +151,43 @@ def _newton(field: Function, points: torch.Tensor, num_steps: int) -> torch.Tens
 def _newton_step(field: Function, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The best of a damped Newton step and its halves, and whether it is better than staying."""
     residual = field(points)
-    trials = points + _fractions(points)[:, None, None] * _newton_direction(field, points, residual)
-    norms = torch.nan_to_num(_norm(field(trials)), nan=torch.inf)
-    lowest, best = norms.min(0)
-    improved = lowest < 0.999 * _norm(residual)
+    fractions = 0.5 ** torch.arange(12, dtype=points.dtype, device=points.device)
+    trials = points + fractions[:, None, None] * _newton_direction(field, points, residual)
+    lowest, best = torch.nan_to_num(_norm(field(trials)), nan=torch.inf).min(0)
+    improved = lowest < 0.99 * _norm(residual)
     chosen = trials[best, torch.arange(len(points), device=points.device)]
     return torch.where(improved[:, None], chosen, points), improved
 
 
 def _newton_direction(field: Function, points: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
     matrix = jacobian(field, points)
-    curvature = (matrix**2).sum((-2, -1)) / points.shape[-1]
-    damping = torch.minimum((residual**2).sum(-1), 1e-3 * curvature)
+    damping = torch.minimum((residual**2).sum(-1), 1e-3 * (matrix**2).sum(-2).mean(-1))
     identity = torch.eye(points.shape[-1], dtype=points.dtype, device=points.device)
     normal = matrix.mT @ matrix + damping[:, None, None] * identity
     solution, _ = torch.linalg.solve_ex(normal, matrix.mT @ residual[..., None])
     return torch.where(torch.isfinite(solution), -solution, 0.0)[..., 0]
 
 
-def _fractions(points: torch.Tensor) -> torch.Tensor:
-    return 0.5 ** torch.arange(12, dtype=points.dtype, device=points.device)
-
-
 def _norm(vectors: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(vectors, dim=-1)
 
 
-def _is_fixed(field: Function, points: torch.Tensor, tolerance: float) -> torch.Tensor:
-    return _norm(field(points)) <= tolerance * (1 + _norm(points))
-
-
-def _classify(field: Function, points: torch.Tensor, tolerance: float, num_dropped: int) -> FixedPoints:
-    """Merge points that are the same, and tell their kinds."""
-    points = points[_distinct(points, np.full(len(points), tolerance))]
-    matrices = jacobian(field, points).cpu().numpy()
-    eigenvalues = np.linalg.eigvals(matrices)
-    eigenvalues = np.sort(eigenvalues.astype(np.result_type(matrices.dtype, np.complex64)), -1)
+def _classify(points: np.ndarray, matrices: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points that differ, their kinds (as positions in ``KINDS``, in order) and eigenvalues."""
+    kept = _distinct(points, np.full(len(points), tolerance))
+    points, eigenvalues = points[kept], np.linalg.eigvals(matrices[kept])
+    eigenvalues = np.sort(eigenvalues.astype(np.result_type(points.dtype, np.complex64)), -1)
     kinds = np.array([_kind(row.real, tolerance) for row in eigenvalues], int)
     kept = _distinct(points, np.where(kinds == KINDS.index("degenerate"), math.sqrt(tolerance), tolerance))
     order = kept[np.argsort(kinds[kept], kind="stable")]
-    names = tuple(KINDS[kind] for kind in kinds[order])
-    return FixedPoints(points[order], names, torch.tensor(eigenvalues[order], device=points.device), num_dropped)
+    return points[order], kinds[order], eigenvalues[order]
 
 
-def _distinct(points: torch.Tensor, radii: np.ndarray) -> np.ndarray:
+def _distinct(points: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """Indices of points that lie farther than their radius, times one plus their length, from all before them."""
-    array = points.cpu().numpy()
     kept: list[int] = []
-    for index, (point, radius) in enumerate(zip(array, radii, strict=True)):
-        distances = np.linalg.norm(array[kept] - point, axis=-1)
+    for index, (point, radius) in enumerate(zip(points, radii, strict=True)):
+        distances = np.linalg.norm(points[kept] - point, axis=-1)
         if np.all(distances > radius * (1 + np.linalg.norm(point))):
             kept.append(index)
     return np.array(kept, int)
@@ -204,8 +200,9 @@ def _kind(rates: np.ndarray, tolerance: float) -> int:
     return KINDS.index("sink" if np.all(rates < 0) else "source" if np.all(rates > 0) else "saddle")
 
 
-def _midpoints(found: FixedPoints, most: int) -> torch.Tensor:
-    """Half-way points of the nearest pairs of sinks."""
-    sinks = found.points[: found.kinds.count("sink")]
-    pairs = sorted(itertools.combinations(sinks, 2), key=lambda pair: float(_norm(pair[0] - pair[1])))
-    return torch.stack([(first + second) / 2 for first, second in pairs[:most]]) if pairs else sinks[:0]
+def _midpoints(points: np.ndarray, kinds: np.ndarray, count: int) -> np.ndarray:
+    """Half-way points of the nearest pairs of sinks: ``count`` of them, with repeats, or none."""
+    sinks = points[kinds == KINDS.index("sink")]
+    pairs = sorted(itertools.combinations(sinks, 2), key=lambda pair: float(np.linalg.norm(pair[0] - pair[1])))
+    middles = [(first + second) / 2 for first, second in pairs[:count]]
+    return np.resize(middles, (count if pairs else 0, sinks.shape[-1])).astype(sinks.dtype)

@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 
 from pyro_ebm.diagnostics.equilibria import FixedPoints
 from pyro_ebm.diagnostics.fields import as_function, resolve
+from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.infer.samplers import check_positive_int
 
 # Marker, colour and size of each kind of fixed point.
@@ -70,7 +71,8 @@ def plot_field(
         _draw_energy(ax, axis, other, heights)
     _draw_flow(ax, axis, other, flow, dark=heights is None)
     if dots is not None:
-        ax.scatter(*dots.T, s=9, color="white", edgecolors=_INK, linewidths=0.4, alpha=0.8, label="data", zorder=3)
+        colour = "#7fb7de" if heights is None else "white"
+        ax.scatter(*dots.T, s=9, color=colour, edgecolors=_INK, linewidths=0.4, alpha=0.8, label="data", zorder=3)
     for kind, members in _by_kind(points, fixed_points):
         marker, colour, size = _MARKERS[kind]
         ax.scatter(*members.T, size, colour, marker=marker, edgecolors=_INK, linewidths=1.2, label=kind, zorder=4)
@@ -81,7 +83,7 @@ def plot_field(
 def _reference(field: Any, *tensors: Any) -> torch.Tensor:
     """A tensor of the type and device that the field expects."""
     owner = getattr(field, "__self__", field)
-    if isinstance(owner, Distribution) and hasattr(owner, "dtype"):
+    if isinstance(owner, EnergyDistribution):
         return torch.empty(0, dtype=owner.dtype, device=owner.device)
     inside = [*owner.parameters(), *owner.buffers()] if isinstance(owner, torch.nn.Module) else []
     known = (tensor for tensor in (*inside, *tensors) if isinstance(tensor, torch.Tensor))
@@ -111,10 +113,8 @@ def _box(bounds: Any, arrays: list[np.ndarray]) -> np.ndarray:
 
 def _flow(field: Any, grid: torch.Tensor) -> np.ndarray:
     """The field at a grid of shape ``(num_points, num_points, 2)``."""
-    if isinstance(field, Distribution) and field.shape() != (2,):
-        raise ValueError(
-            f"field: plot_field expected a distribution of two dimensions, got shape {tuple(field.shape())}"
-        )
+    if isinstance(field, Distribution) and (shape := tuple(field.batch_shape + field.event_shape)) != (2,):
+        raise ValueError(f"field: plot_field expected a distribution of two dimensions, got shape {shape}")
     as_function(field, "field", ("field", "score"))
     try:
         function, grid, _ = resolve(field, grid)

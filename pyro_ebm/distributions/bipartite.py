@@ -1,4 +1,4 @@
-"""What the restricted Boltzmann machines share: parameters, conditioning, block Gibbs sampling, annealing."""
+"""What models with hidden units share: conditionals, block Gibbs sampling, moments; conditioning and annealing."""
 
 import math
 from typing import Any
@@ -12,29 +12,20 @@ from pyro_ebm.distributions.tensors import as_tensor
 from pyro_ebm.infer.samplers import Gibbs, Sampler
 
 
-class RestrictedBoltzmannMachine(EnergyDistribution):
-    """The family's base: a bipartite model of a visible vector ``v`` and a hidden vector ``h``.
+class HiddenUnitEnergy(EnergyDistribution):
+    """A model of a visible vector ``v`` and a vector ``h`` of hidden units, each side tractable given the other.
 
-    A member defines ``_joint_energy``, ``_energy``, the inputs ``_hidden_input`` and ``_visible_input`` of its
-    conditionals, how these are distributed and drawn, and its exact quantities where they are tractable.
+    A member defines ``_joint_energy``, ``_energy`` and ``_hidden_input``, the input of its hidden units; the
+    distributions and draws ``_hidden_distribution``, ``_visible_distribution``, ``_sample_hidden`` and
+    ``_sample_given_hidden``; and its exact quantities where they are tractable.
     """
 
-    parameter_dims = {"weights": ("visible", "hidden"), "visible_bias": ("visible",), "hidden_bias": ("hidden",)}
-    parameter_defaults = {"visible_bias": 0.0, "hidden_bias": 0.0}
-    arg_constraints = {
-        "weights": constraints.independent(constraints.real, 2),
-        "visible_bias": constraints.real_vector,
-        "hidden_bias": constraints.real_vector,
-    }
     support = constraints.real_vector
-    weights: torch.Tensor
-    visible_bias: torch.Tensor
-    hidden_bias: torch.Tensor
 
     @property
     def num_hidden(self) -> int:
         """Number of hidden units."""
-        return int(self.weights.shape[-1])  # torch.jit.trace makes shapes tensors, whose powers of two overflow
+        raise NotImplementedError
 
     @property
     def has_exact_sampler(self) -> bool:
@@ -48,7 +39,7 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
     def mean(self) -> torch.Tensor:
         """Exact mean of the visible units, shape ``batch_shape + event_shape``.
 
-        :raises NotImplementedError: where it would need more than 2^16 terms.
+        :raises NotImplementedError: where it is not known, or would need more than 2^16 terms.
         """
         return self._exact_moment(self._exact_mean, self.event_shape)
 
@@ -56,6 +47,11 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
     def variance(self) -> torch.Tensor:
         """Exact variance of each visible unit, shape ``batch_shape + event_shape``; limited as :attr:`mean`."""
         return self._exact_moment(self._exact_variance, self.event_shape)
+
+    @property
+    def covariance_matrix(self) -> torch.Tensor:
+        """Exact covariance of the visible units, shape ``batch_shape + (visible, visible)``; limited as ``mean``."""
+        return self._exact_moment(self._exact_covariance, self.event_shape * 2)
 
     def joint_energy(self, value: Any, hidden: Any) -> torch.Tensor:
         """Energy E(v, h) of visible and hidden units together, shape ``broadcast(..., batch_shape)``.
@@ -70,19 +66,60 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
 
         :param value: shape ``(..., visible)``.
         """
-        return self._hidden_distribution(self._hidden_input(self._check_value(value))).to_event(1)
+        return self._hidden_distribution(self._hidden_input(self._check_value(value)))
 
     def visible_given_hidden(self, hidden: Any) -> Any:
         """Distribution of the visible units given hidden ones, event shape ``(visible,)``.
 
         :param hidden: shape ``(..., hidden)``.
         """
-        return self._visible_distribution(self._visible_input(self._check_hidden(hidden))).to_event(1)
+        return self._visible_distribution(self._check_hidden(hidden))
 
     def gibbs_step(self, value: torch.Tensor) -> torch.Tensor:
         """One block Gibbs sweep: hidden units given ``value``, then new visible units given those."""
-        hidden = self._sample_hidden(self._hidden_input(value))
-        return self._sample_visible(self._visible_input(hidden))
+        return self._sample_given_hidden(self._sample_hidden(self._hidden_input(value)))
+
+    @property
+    def base_log_partition(self) -> torch.Tensor:
+        """Exact log partition function of ``annealed(0)``, where AIS starts, shape ``batch_shape``."""
+        return self._base_log_partition().expand(self.batch_shape)
+
+    def _exact_variance(self) -> torch.Tensor:
+        return torch.diagonal(self._exact_covariance(), dim1=-2, dim2=-1)
+
+    def _exact_moment(self, moment: Any, shape: tuple[int, ...]) -> torch.Tensor:
+        if not self.has_exact_partition:
+            raise NotImplementedError(
+                f"{type(self).__name__}: exact moments need a closed form or at most 2^16 enumerated terms; estimate "
+                "them from samples"
+            )
+        return moment().expand(self.batch_shape + shape)
+
+    def _check_hidden(self, hidden: Any) -> torch.Tensor:
+        return self._check_batch(hidden, (self.num_hidden,), "hidden").to(self.dtype)
+
+
+class RestrictedBoltzmannMachine(HiddenUnitEnergy):
+    """The bipartite family's base: hidden units couple to visible ones through ``weights`` alone.
+
+    Beside what :class:`HiddenUnitEnergy` asks for, a member defines ``_visible_input``, the input of its visible units
+    given the hidden ones, and the distribution ``_visible_units`` and draw ``_sample_visible`` of these.
+    """
+
+    parameter_dims = {"weights": ("visible", "hidden"), "visible_bias": ("visible",), "hidden_bias": ("hidden",)}
+    parameter_defaults = {"visible_bias": 0.0, "hidden_bias": 0.0}
+    arg_constraints = {
+        "weights": constraints.independent(constraints.real, 2),
+        "visible_bias": constraints.real_vector,
+        "hidden_bias": constraints.real_vector,
+    }
+    weights: torch.Tensor
+    visible_bias: torch.Tensor
+    hidden_bias: torch.Tensor
+
+    @property
+    def num_hidden(self) -> int:
+        return int(self.hidden_bias.shape[-1])  # torch.jit.trace makes shapes tensors, whose powers of two overflow
 
     def condition(self, indices: Any, values: Any) -> Any:
         """The exact conditional distribution of the other visible units, which is of the same family.
@@ -107,20 +144,14 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
         beta = as_tensor("inverse_temperature", inverse_temperature, self.device, self.dtype).to(self.dtype)
         return self._with(weights=beta * self.weights, hidden_bias=beta * self.hidden_bias, log_partition=None)
 
-    @property
-    def base_log_partition(self) -> torch.Tensor:
-        """Exact log partition function of ``annealed(0)``, where AIS starts, shape ``batch_shape``."""
-        return self._base_log_partition().expand(self.batch_shape)
-
     def _initial(self, shape: tuple[int, ...]) -> torch.Tensor:
         return self._sample_visible(self.visible_bias.expand((*shape, *self.event_shape)))
 
-    def _exact_moment(self, moment: Any, shape: tuple[int, ...]) -> torch.Tensor:
-        if not self.has_exact_partition:
-            raise NotImplementedError(
-                f"{type(self).__name__}: exact moments need at most 2^16 enumerated terms; estimate them from samples"
-            )
-        return moment().expand(self.batch_shape + shape)
+    def _visible_distribution(self, hidden: torch.Tensor) -> Any:
+        return self._visible_units(self._visible_input(hidden))
+
+    def _sample_given_hidden(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._sample_visible(self._visible_input(hidden))
 
     def _visible_parameters(self, units: np.ndarray) -> dict[str, torch.Tensor]:
         index = torch.tensor(units, device=self.device)
@@ -129,9 +160,6 @@ class RestrictedBoltzmannMachine(EnergyDistribution):
             for name, dims in self.parameter_dims.items()
             if dims[0] == "visible"
         }
-
-    def _check_hidden(self, hidden: Any) -> torch.Tensor:
-        return self._check_batch(hidden, (self.num_hidden,), "hidden").to(self.dtype)
 
 
 def sample_index(log_terms: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:

@@ -69,6 +69,8 @@ class EnergyDistribution(TorchDistribution):
     parameter_dims: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: Scalar defaults of the optional parameters.
     parameter_defaults: ClassVar[Mapping[str, float]] = {}
+    #: Those among them that play no part in any formula unless they are given.
+    optional_parameters: ClassVar[tuple[str, ...]] = ()
     #: Options beside the parameters, which are not arrays, with their defaults.
     option_defaults: ClassVar[Mapping[str, Any]] = {}
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}  # type: ignore[misc]
@@ -84,13 +86,14 @@ class EnergyDistribution(TorchDistribution):
         given = bind_arguments(self, arguments, named)
         for name in self.option_defaults:
             setattr(self, name, self._resolve_option(name, given[name]))
-        batch_shape, sizes = self._store_parameters(given)
+        sizes = {"visible": event_shape[0]} if event_shape is not None and len(event_shape) == 1 else {}
+        batch_shape = self._store_parameters(given, sizes)
         self._partition_policy, self._given_partition = resolve_policy(self, given["log_partition"])
         if self._partition_policy == "constant":
             check_broadcast("log_partition", self._given_partition.shape, batch_shape)
         self.sampler = given["sampler"]
         shape = (sizes["visible"],) if event_shape is None else event_shape
-        super().__init__(torch.Size(batch_shape), torch.Size(shape), validate_args=False)
+        super().__init__(batch_shape, torch.Size(shape), validate_args=False)
         del self._validate_args  # back to the host's default
         if given["validate_args"] is not None:
             self._validate_args = given["validate_args"]
@@ -178,6 +181,16 @@ class EnergyDistribution(TorchDistribution):
         return False
 
     @property
+    def has_continuous_score(self) -> bool:
+        """Whether the score has no jumps, without which score matching would miss part of its trace."""
+        return True
+
+    @property
+    def has_gibbs_step(self) -> bool:
+        """Whether ``gibbs_step`` is there: a sweep of exact conditional draws."""
+        return hasattr(self, "gibbs_step")
+
+    @property
     def is_normalized(self) -> bool:
         """Whether ``log_prob`` includes the partition function: exact, given or estimated."""
         exact = self._partition_policy == "auto" and self.has_exact_partition
@@ -197,7 +210,7 @@ class EnergyDistribution(TorchDistribution):
             with torch.no_grad():
                 estimate, samples, weights = self._given_partition.weighted_samples(self._frozen())
             return with_model_gradient(estimate, self.energy, samples, weights)
-        raise IntractablePartitionError(intractable_message(type(self).__name__))
+        raise IntractablePartitionError(intractable_message(self._title))
 
     def log_prob(self, value: Any) -> torch.Tensor:
         """Log-density; without its normaliser, and guarded, where the partition function is unknown.
@@ -210,8 +223,19 @@ class EnergyDistribution(TorchDistribution):
         if self.is_normalized:
             log_prob = log_prob - self.log_partition
         if not self.is_normalized or self._partition_policy == "constant":
-            log_prob = log_prob + guarded_zero(type(self).__name__, log_prob, self._guarded(value))
+            log_prob = log_prob + guarded_zero(self._title, log_prob, self._guarded(value))
         return log_prob
+
+    @property
+    def unconstrained(self) -> Any:
+        """The density in coordinates that cover all of R^D, where gradient-informed chains move; here the same."""
+        return self
+
+    def _to_value(self, position: torch.Tensor) -> torch.Tensor:
+        return position
+
+    def _from_value(self, value: torch.Tensor) -> torch.Tensor:
+        return value
 
     @property
     def default_sampler(self) -> Sampler:
@@ -274,12 +298,17 @@ class EnergyDistribution(TorchDistribution):
 
     def _with(self, **changes: Any) -> Any:
         """A copy with other parameters, options, normaliser policy or sampler."""
-        arguments = {name: getattr(self, name) for name in self.parameter_dims if name not in self._defaulted}
+        arguments = {name: getattr(self, name) for name in self.parameter_dims if name not in self._absent}
         options = {name: getattr(self, name) for name in self.option_defaults}
         policy = {"auto": "auto", "estimator": self._given_partition}.get(self._partition_policy)
         rest = {"log_partition": policy, "validate_args": self._validate_args, "sampler": self.sampler}
         changed = type(self)(**{**arguments, **options, **rest, **changes})
         return changed.expand(broadcast_shape(changed.batch_shape, self.batch_shape))
+
+    @property
+    def _title(self) -> str:
+        """The class's name, with what makes its partition function intractable where that is known, for messages."""
+        return type(self).__name__
 
     def _guarded(self, value: torch.Tensor) -> list[torch.Tensor]:
         """Everything differentiable that the density depends on beside its value."""
@@ -293,12 +322,12 @@ class EnergyDistribution(TorchDistribution):
             return False
         return value.requires_grad or any(tensor.requires_grad for tensor in self._guarded(value))
 
-    def _store_parameters(self, parameters: Mapping[str, Any]) -> tuple[torch.Size, dict[str, int]]:
-        missing = lambda name: parameters[name] is None and name in self.parameter_defaults
-        self._defaulted = frozenset(name for name in self.parameter_dims if missing(name))
-        given = {name: parameters[name] for name in self.parameter_dims if name not in self._defaulted}
+    def _store_parameters(self, parameters: Mapping[str, Any], sizes: dict[str, int]) -> torch.Size:
+        """Store all parameters, bind the ``sizes`` of their dimensions and return their joint batch shape."""
+        missing = {n for n in self.parameter_dims if parameters[n] is None and n in self.parameter_defaults}
+        self._absent = frozenset(missing.intersection(self.optional_parameters))
+        given = {name: parameters[name] for name in self.parameter_dims if name not in missing}
         tensors, dtype, device = as_real_tensors(given)
-        sizes: dict[str, int] = {}
         batch_shape = torch.Size()
         for name, dims in self.parameter_dims.items():
             if name in tensors:
@@ -309,7 +338,7 @@ class EnergyDistribution(TorchDistribution):
                 tensor = tensor.expand([sizes[dim] for dim in dims])
             batch_shape = check_shape(name, tensor.shape, dims, sizes, batch_shape)
             setattr(self, name, tensor)
-        return batch_shape, sizes
+        return batch_shape
 
     def _default_parameter(self, name: str, sizes: Mapping[str, int]) -> Any:
         """The value, a number or tensor, of a parameter that was not given; ``sizes`` are those of the ones before."""

@@ -41,7 +41,8 @@ class MarkovNetwork(EnergyDistribution):
     :param cardinalities: number of states of each variable, positive integers; values are ``0..cardinality - 1``.
     :param factors: energy tables by the tuple of their variables: the table of ``(2, 0)`` has the shape
         ``(..., cardinalities[2], cardinalities[0])``, in nats, and is called ``factor_2_0`` in messages and gradients.
-        The empty tuple's is a constant, ``factor``. Leading dimensions are batch dimensions and broadcast.
+        The empty tuple's is a constant, ``factor``. Leading dimensions are batch dimensions and broadcast; a scalar
+        stands for a constant table.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
     :param sampler: sampler configuration, ``Exact()`` or ``Gibbs()``; default: exact where possible.
     :raises TypeError: for cardinalities or variables that are not integers, tables that are not real floating point.
@@ -54,8 +55,8 @@ class MarkovNetwork(EnergyDistribution):
     >>> chain = MarkovNetwork([2, 2, 3], {(0, 1): agree, (1, 2): torch.tensor([[0.0, 2.0, 2.0], [0.0, 0.0, 0.0]])})
     >>> chain.sample((4,)).shape
     torch.Size([4, 3])
-    >>> print(chain.treewidth, chain.marginal([2]), chain.log_prob(torch.tensor([1, 1, 2])))
-    X
+    >>> print(f"{chain.treewidth} {chain.marginal([2])[0]:.4f} {chain.log_prob(torch.tensor([1, 1, 2])):.4f}")
+    1 0.4683 -1.7650
     """
 
     def __init__(
@@ -103,6 +104,11 @@ class MarkovNetwork(EnergyDistribution):
         return self.has_exact_partition
 
     @property
+    def _title(self) -> str:
+        name = type(self).__name__
+        return name if self.has_exact_partition else f"{name} ({self._graph.elimination().describe()})"
+
+    @property
     def default_chain(self) -> Sampler:
         return Gibbs()
 
@@ -134,8 +140,7 @@ class MarkovNetwork(EnergyDistribution):
                 "estimate it from samples"
             )
         table = self._eliminate(plan, keep)[1]
-        batch = table.shape[: table.dim() - len(keep)]
-        flat = torch.softmax(table.reshape(*batch, -1), -1)
+        flat = torch.softmax(table.flatten(-len(keep)), -1)
         return flat.reshape(table.shape).expand(self.batch_shape + self._sizes(keep))
 
     def condition(self, indices: Sequence[int], values: Any) -> "MarkovNetwork":
@@ -160,7 +165,7 @@ class MarkovNetwork(EnergyDistribution):
         for scope, full in self.factors.items():
             left = tuple(rest.index(v) for v in scope if v in rest)
             table = self._sliced(full, scope, known, values)
-            factors[left] = factors[left] + table if left in factors else table
+            factors[left] = factors.get(left, torch.zeros((), dtype=self.dtype, device=self.device)) + table
         return self._with(cardinalities=self._sizes(rest), factors=factors)
 
     def gibbs_step(self, value: torch.Tensor) -> torch.Tensor:
@@ -227,8 +232,8 @@ class MarkovNetwork(EnergyDistribution):
         states = torch.zeros_like(uniform, dtype=torch.long)
         for variable, start, stride, others, steps in zip(*self._graph.backward, strict=True):
             count = torch.tensor(self.cardinalities[variable], device=self.device)
-            index = start + (states[..., others] * self._index(steps)).sum(-1, keepdim=True)
-            logits = _take(flat, index + stride * torch.arange(int(count), device=self.device), 1)
+            index = int(start) + (states[..., others] * self._index(steps)).sum(-1, keepdim=True)
+            logits = _take(flat, index + int(stride) * torch.arange(int(count), device=self.device), 1)
             states[..., variable] = _draw(logits, count, uniform[..., variable])
         return states
 
@@ -291,34 +296,27 @@ class MarkovNetwork(EnergyDistribution):
 
     def _check_value(self, value: Any, name: str = "value") -> torch.Tensor:
         # Integers stay integers, which a low-precision floating-point type would round.
-        checked = super()._check_value(value, name)
-        tensor = self._check_batch(value, self.event_shape, name)
+        checked, tensor = super()._check_value(value, name), self._check_batch(value, self.event_shape, name)
         return checked if tensor.is_floating_point() else tensor.long()
 
     def _set_graph(self, graph: FactorGraph) -> None:
-        names = ["_".join(["factor", *map(str, scope)]) for scope in graph.scopes]
         self._graph = graph
-        self.parameter_dims = {  # type: ignore[misc]
-            name: tuple(f"variable_{v}" for v in scope) for name, scope in zip(names, graph.scopes, strict=True)
-        }
-        self.arg_constraints = {
-            name: constraints.independent(constraints.real, len(dims)) for name, dims in self.parameter_dims.items()
+        self.parameter_dims = graph.parameter_dims  # type: ignore[misc]
+        self.arg_constraints = {  # type: ignore[misc]
+            name: constraints.independent(constraints.real, len(dims)) for name, dims in graph.parameter_dims.items()
         }
 
-    def _store_parameters(self, parameters: Mapping[str, Any], sizes: dict[str, int]) -> tuple[int, ...]:
+    def _store_parameters(self, parameters: Mapping[str, Any], sizes: dict[str, int]) -> torch.Size:
         tables = {name: getattr(self, name) for name in self.parameter_dims}
         sizes.update({f"variable_{v}": size for v, size in enumerate(self.cardinalities)})
         return super()._store_parameters({**parameters, **tables}, sizes)
 
     def _with(self, **changes: Any) -> Any:
         tables = [changes.pop(name, getattr(self, name)) for name in self.parameter_dims]
+        factors = dict(zip(self._graph.scopes, tables, strict=True))
         policy = {"auto": "auto", "estimator": self._given_partition}.get(self._partition_policy)
-        arguments = {
-            "cardinalities": self.cardinalities,
-            "factors": dict(zip(self._graph.scopes, tables, strict=True)),
-            **{"log_partition": policy, "validate_args": self._validate_args, "sampler": self.sampler},
-        }
-        changed = type(self)(**{**arguments, **changes})
+        rest = {"log_partition": policy, "validate_args": self._validate_args, "sampler": self.sampler}
+        changed = type(self)(**{"cardinalities": self.cardinalities, "factors": factors, **rest, **changes})
         return changed.expand(broadcast_shape(changed.batch_shape, self.batch_shape))
 
 

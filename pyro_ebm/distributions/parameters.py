@@ -15,16 +15,15 @@ def declare_constructor(cls: Any, base: Any) -> None:
 
     A class that writes its own ``__init__``, or inherits a written one, keeps it.
     """
-    names = [*cls.parameter_dims, *cls.option_defaults]
-    defaults = {name: None for name in cls.parameter_defaults} | dict(cls.option_defaults)
-    arguments = [
-        inspect.Parameter(name, _POSITIONAL, default=defaults.get(name, inspect.Parameter.empty)) for name in names
-    ]
-    arguments.sort(key=lambda argument: argument.default is not inspect.Parameter.empty)
+    optional = dict.fromkeys(cls.optional_parameters)
+    defaults = dict.fromkeys(name for name in cls.parameter_defaults if name not in optional)
+    defaults |= {**cls.option_defaults, **optional}
+    required = [inspect.Parameter(name, _POSITIONAL) for name in cls.parameter_dims if name not in defaults]
+    others = [inspect.Parameter(name, _POSITIONAL, default=default) for name, default in defaults.items()]
     policies = {"log_partition": "auto", "sampler": None, "validate_args": None}
     keywords = [inspect.Parameter(name, _KEYWORD, default=default) for name, default in policies.items()]
-    cls._signature = inspect.Signature([*arguments, *keywords], return_annotation=None)
-    cls._argument_names = tuple(argument.name for argument in arguments)
+    cls._signature = inspect.Signature([*required, *others, *keywords], return_annotation=None)
+    cls._argument_names = tuple(argument.name for argument in (*required, *others))
     cls._argument_defaults = defaults | policies
     if cls.__init__ is base.__init__ or hasattr(cls.__init__, "__signature__"):
         cls.__init__ = _constructor(cls, base)

@@ -18,18 +18,19 @@ from pyro_ebm.distributions.partition import (
     binary_states,
     enumerate_terms,
 )
-from pyro_ebm.distributions.tensors import as_tensor, is_concrete, linear, pullback, softplus
+from pyro_ebm.distributions.tensors import as_tensor, cholesky, is_concrete, linear, pullback, softplus
 from pyro_ebm.infer.bernoulli import bernoulli_from_logits
 
 _LOG_2PI = math.log(2 * math.pi)
 
 
-def _bernoulli(logits: torch.Tensor) -> Any:
-    return dist.Bernoulli(logits=logits, validate_args=False)
+def bernoulli_units(logits: torch.Tensor) -> Any:
+    """Independent binary units over the last axis."""
+    return dist.Bernoulli(logits=logits, validate_args=False).to_event(1)
 
 
-def _unit_normal(loc: torch.Tensor) -> Any:
-    return dist.Normal(loc, torch.ones_like(loc), validate_args=False)
+def _normal_units(loc: torch.Tensor) -> Any:
+    return dist.Normal(loc, torch.ones_like(loc), validate_args=False).to_event(1)
 
 
 def _sample_unit_normal(loc: torch.Tensor) -> torch.Tensor:
@@ -121,7 +122,7 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         without = self._hidden_input(value).unsqueeze(-2) - value.unsqueeze(-1) * self.weights
         return self.visible_bias + (softplus(without + self.weights) - softplus(without)).sum(-1)
 
-    _hidden_distribution = _visible_distribution = staticmethod(_bernoulli)
+    _hidden_distribution = _visible_units = staticmethod(bernoulli_units)
     _sample_hidden = _sample_visible = staticmethod(bernoulli_from_logits)
 
     @property
@@ -158,6 +159,17 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         mean = self._exact_mean()
         return mean * (1 - mean)
 
+    def _exact_covariance(self) -> torch.Tensor:
+        probability = torch.softmax(self._log_terms(), -1)
+        if self._enumerates_hidden:
+            states = binary_states(self.num_hidden, self.dtype, self.device)
+            means = torch.sigmoid(states @ self.weights.mT + self.visible_bias.unsqueeze(-2))
+        else:
+            means = binary_states(self.event_shape[0], self.dtype, self.device)
+        centred = means - linear(probability, means).unsqueeze(-2)
+        within = linear(probability, means * (1 - means))
+        return centred.mT @ (probability.unsqueeze(-1) * centred) + torch.diag_embed(within)
+
     def _exact_sample(self, shape: tuple[int, ...]) -> torch.Tensor:
         index = sample_index(self._log_terms(), shape)
         if not self._enumerates_hidden:
@@ -166,85 +178,17 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         return self._sample_visible(self._visible_input(hidden))
 
 
-class GaussianBernoulliRBM(RestrictedBoltzmannMachine):
-    r"""Restricted Boltzmann machine with Gaussian visible and binary hidden units, in the mean-shift convention.
+class GaussianBinaryMachine(RestrictedBoltzmannMachine):
+    """What machines with Gaussian visible and binary hidden units share: a mixture of ``2^hidden`` Gaussians.
 
-    .. math::
-
-        E(v, h) = \tfrac12 (v - \mu)^\top \Lambda (v - \mu) - v^\top \Lambda W h - b^\top h, \qquad
-        \Lambda = \mathrm{diag}(1 / \sigma^2)
-
-    so that ``v | h ~ Normal(mu + W h, sigma)`` and ``h | v ~ Bernoulli(logits = b + W' Lambda v)`` (Krizhevsky 2009;
-    Cho, Ilin & Raiko 2011; Liao et al. 2022). The marginal is a mixture of ``2^hidden`` Gaussians: proper for all
-    weights, with exact density, moments and draws while ``hidden <= 16``.
-
-    :param weights: W, shape ``(..., visible, hidden)``, in the units of ``v``.
-    :param visible_bias: mu, shape ``(..., visible)`` or a scalar; default 0.
-    :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
-    :param scale: sigma, the standard deviation (never a variance) of each visible unit given the hidden ones, shape
-        ``(..., visible)`` or a scalar; default 1.
-    :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
-    :param sampler: sampler configuration; default: exact where possible, else ``Gibbs()``.
-
-    >>> import torch
-    >>> from pyro_ebm import GaussianBernoulliRBM
-    >>> rbm = GaussianBernoulliRBM(torch.tensor([[2.0], [-1.0]]), hidden_bias=-10.0, scale=0.5)
-    >>> rbm.sample((4,)).shape
-    torch.Size([4, 2])
-    >>> print(rbm.mean, rbm.variance)
-    tensor([ 1.0000, -0.5000]) tensor([1.2500, 0.5000])
+    A member provides ``weights`` and ``scale``, as parameters or derived from them.
     """
 
-    parameter_dims = {**RestrictedBoltzmannMachine.parameter_dims, "scale": ("visible",)}
-    parameter_defaults = {**RestrictedBoltzmannMachine.parameter_defaults, "scale": 1.0}
-    arg_constraints = {
-        **RestrictedBoltzmannMachine.arg_constraints,
-        "scale": constraints.independent(constraints.positive, 1),
-    }
     scale: torch.Tensor
-
-    @classmethod
-    def from_krizhevsky(
-        cls, weights: Any, visible_bias: Any = None, hidden_bias: Any = None, scale: Any = None, **options: Any
-    ) -> "GaussianBernoulliRBM":
-        r"""The machine in the convention of Hinton (2010) and Krizhevsky (2009), whose coupling is
-        :math:`-\sum_{ij} (v_i / \sigma_i) W_{ij} h_j`; equal to this class with weights ``scale[:, None] * weights``.
-        """
-        given = cls(weights, visible_bias, hidden_bias, scale, **options)
-        return given._with(weights=given.scale.unsqueeze(-1) * given.weights, **options)
-
-    def condition_on_noisy(self, observation: Any, noise_scale: Any) -> "GaussianBernoulliRBM":
-        """The exact posterior p(v | y) for ``v`` from this distribution and ``y ~ Normal(v, noise_scale)``.
-
-        The product with a Gaussian likelihood stays in the family: precisions add, and the weights shrink.
-
-        :param observation: y, shape ``(..., visible)``; leading dimensions become batch dimensions.
-        :param noise_scale: standard deviation of the noise, a scalar or shape ``(..., visible)``.
-        """
-        observation = self._check_value(observation, "observation")
-        noise = as_tensor("noise_scale", noise_scale, self.device, self.dtype).to(self.dtype)
-        if self._validate_args and is_concrete(noise) and not (noise > 0).all():
-            raise ValueError(f"noise_scale: expected a positive standard deviation, got {noise_scale!r}")
-        noise = noise.expand(torch.broadcast_shapes(noise.shape, self.event_shape))
-        return self._with(**self._posterior_parameters(observation, noise))
-
-    def _posterior_parameters(self, observation: torch.Tensor, noise_scale: torch.Tensor) -> dict[str, torch.Tensor]:
-        precision, noise_precision = self.scale**-2, noise_scale**-2
-        total = precision + noise_precision
-        return {
-            "weights": (precision / total).unsqueeze(-1) * self.weights,
-            "visible_bias": (precision * self.visible_bias + noise_precision * observation) / total,
-            "scale": total**-0.5,
-        }
 
     @property
     def has_exact_partition(self) -> bool:
         return 2**self.num_hidden <= MAX_ENUMERATED_TERMS
-
-    @property
-    def covariance_matrix(self) -> torch.Tensor:
-        """Exact covariance of the visible units, shape ``batch_shape + (visible, visible)``; limited as ``mean``."""
-        return self._exact_moment(self._exact_covariance, self.event_shape * 2)
 
     def _joint_energy(self, value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         return self._quadratic(value) - (self._hidden_input(value) * hidden).sum(-1)
@@ -263,30 +207,17 @@ class GaussianBernoulliRBM(RestrictedBoltzmannMachine):
         curvature = linear(self.scale**-4, self.weights**2)
         return (curvature * active * (1 - active)).sum(-1) - (self.scale**-2).sum(-1)
 
-    def _parameter_gradient(self, value: torch.Tensor, coefficients: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Sum over the rows of ``value``, with ``coefficients``, of the gradient of -F in unbatched parameters."""
-        precision = self.scale**-2
-        active = torch.sigmoid(self._hidden_input(value))
-        centred, signed = value - self.visible_bias, active * coefficients[:, None]
-        spread = 2 * value * linear(active, self.weights.mT) - centred**2
-        return {
-            "weights": (precision * value).mT @ signed,
-            "visible_bias": (coefficients @ centred) * precision,
-            "hidden_bias": signed.sum(0),
-            "scale": (coefficients @ spread) / -(self.scale**3),
-        }
-
     def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
         return linear(value / self.scale**2, self.weights, self.hidden_bias)
 
     def _visible_input(self, hidden: torch.Tensor) -> torch.Tensor:
         return linear(hidden, self.weights.mT, self.visible_bias)
 
-    _hidden_distribution = staticmethod(_bernoulli)
+    _hidden_distribution = staticmethod(bernoulli_units)
     _sample_hidden = staticmethod(bernoulli_from_logits)
 
-    def _visible_distribution(self, loc: torch.Tensor) -> Any:
-        return dist.Normal(loc, self.scale, validate_args=False)
+    def _visible_units(self, loc: torch.Tensor) -> Any:
+        return dist.Normal(loc, self.scale, validate_args=False).to_event(1)
 
     def _sample_visible(self, loc: torch.Tensor) -> torch.Tensor:
         return torch.addcmul(loc, self.scale, torch.randn_like(loc))
@@ -334,6 +265,90 @@ class GaussianBernoulliRBM(RestrictedBoltzmannMachine):
         return self._sample_visible(self._visible_input(hidden))
 
 
+class GaussianBernoulliRBM(GaussianBinaryMachine):
+    r"""Restricted Boltzmann machine with Gaussian visible and binary hidden units, in the mean-shift convention.
+
+    .. math::
+
+        E(v, h) = \tfrac12 (v - \mu)^\top \Lambda (v - \mu) - v^\top \Lambda W h - b^\top h, \qquad
+        \Lambda = \mathrm{diag}(1 / \sigma^2)
+
+    so that ``v | h ~ Normal(mu + W h, sigma)`` and ``h | v ~ Bernoulli(logits = b + W' Lambda v)`` (Krizhevsky 2009;
+    Cho, Ilin & Raiko 2011; Liao et al. 2022). The marginal is a mixture of ``2^hidden`` Gaussians: proper for all
+    weights, with exact density, moments and draws while ``hidden <= 16``.
+
+    :param weights: W, shape ``(..., visible, hidden)``, in the units of ``v``.
+    :param visible_bias: mu, shape ``(..., visible)`` or a scalar; default 0.
+    :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
+    :param scale: sigma, the standard deviation (never a variance) of each visible unit given the hidden ones, shape
+        ``(..., visible)`` or a scalar; default 1.
+    :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param sampler: sampler configuration; default: exact where possible, else ``Gibbs()``.
+
+    >>> import torch
+    >>> from pyro_ebm import GaussianBernoulliRBM
+    >>> rbm = GaussianBernoulliRBM(torch.tensor([[2.0], [-1.0]]), hidden_bias=-10.0, scale=0.5)
+    >>> rbm.sample((4,)).shape
+    torch.Size([4, 2])
+    >>> print(rbm.mean, rbm.variance)
+    tensor([ 1.0000, -0.5000]) tensor([1.2500, 0.5000])
+    """
+
+    parameter_dims = {**RestrictedBoltzmannMachine.parameter_dims, "scale": ("visible",)}
+    parameter_defaults = {**RestrictedBoltzmannMachine.parameter_defaults, "scale": 1.0}
+    arg_constraints = {
+        **RestrictedBoltzmannMachine.arg_constraints,
+        "scale": constraints.independent(constraints.positive, 1),
+    }
+
+    @classmethod
+    def from_krizhevsky(
+        cls, weights: Any, visible_bias: Any = None, hidden_bias: Any = None, scale: Any = None, **options: Any
+    ) -> "GaussianBernoulliRBM":
+        r"""The machine in the convention of Hinton (2010) and Krizhevsky (2009), whose coupling is
+        :math:`-\sum_{ij} (v_i / \sigma_i) W_{ij} h_j`; equal to this class with weights ``scale[:, None] * weights``.
+        """
+        given = cls(weights, visible_bias, hidden_bias, scale, **options)
+        return given._with(weights=given.scale.unsqueeze(-1) * given.weights, **options)
+
+    def condition_on_noisy(self, observation: Any, noise_scale: Any) -> "GaussianBernoulliRBM":
+        """The exact posterior p(v | y) for ``v`` from this distribution and ``y ~ Normal(v, noise_scale)``.
+
+        The product with a Gaussian likelihood stays in the family: precisions add, and the weights shrink.
+
+        :param observation: y, shape ``(..., visible)``; leading dimensions become batch dimensions.
+        :param noise_scale: standard deviation of the noise, a scalar or shape ``(..., visible)``.
+        """
+        observation = self._check_value(observation, "observation")
+        noise = as_tensor("noise_scale", noise_scale, self.device, self.dtype).to(self.dtype)
+        if self._validate_args and is_concrete(noise) and not (noise > 0).all():
+            raise ValueError(f"noise_scale: expected a positive standard deviation, got {noise_scale!r}")
+        noise = noise.expand(torch.broadcast_shapes(noise.shape, self.event_shape))
+        return self._with(**self._posterior_parameters(observation, noise))
+
+    def _posterior_parameters(self, observation: torch.Tensor, noise_scale: torch.Tensor) -> dict[str, torch.Tensor]:
+        precision, noise_precision = self.scale**-2, noise_scale**-2
+        total = precision + noise_precision
+        return {
+            "weights": (precision / total).unsqueeze(-1) * self.weights,
+            "visible_bias": (precision * self.visible_bias + noise_precision * observation) / total,
+            "scale": total**-0.5,
+        }
+
+    def _parameter_gradient(self, value: torch.Tensor, coefficients: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Sum over the rows of ``value``, with ``coefficients``, of the gradient of -F in unbatched parameters."""
+        precision = self.scale**-2
+        active = torch.sigmoid(self._hidden_input(value))
+        centred, signed = value - self.visible_bias, active * coefficients[:, None]
+        spread = 2 * value * linear(active, self.weights.mT) - centred**2
+        return {
+            "weights": (precision * value).mT @ signed,
+            "visible_bias": (coefficients @ centred) * precision,
+            "hidden_bias": signed.sum(0),
+            "scale": (coefficients @ spread) / -(self.scale**3),
+        }
+
+
 class GaussianRBM(RestrictedBoltzmannMachine):
     r"""Restricted Boltzmann machine with Gaussian visible and Gaussian hidden units of unit conditional variance.
 
@@ -361,11 +376,6 @@ class GaussianRBM(RestrictedBoltzmannMachine):
     @property
     def has_exact_partition(self) -> bool:
         return True
-
-    @property
-    def covariance_matrix(self) -> torch.Tensor:
-        """Covariance of the visible units, shape ``batch_shape + (visible, visible)``."""
-        return self._exact_moment(self._exact_covariance, self.event_shape * 2)
 
     def _check_proper(self) -> None:
         norm = torch.linalg.matrix_norm(self.weights.detach().double(), ord=2).max().item()
@@ -396,14 +406,13 @@ class GaussianRBM(RestrictedBoltzmannMachine):
     _hidden_input = BernoulliRBM._hidden_input
     _visible_input = BernoulliRBM._visible_input
 
-    _hidden_distribution = _visible_distribution = staticmethod(_unit_normal)
+    _hidden_distribution = _visible_units = staticmethod(_normal_units)
     _sample_hidden = _sample_visible = staticmethod(_sample_unit_normal)
 
     def _cholesky(self) -> torch.Tensor:
         """Lower Cholesky factor of ``I - W'W``; by Woodbury, ``(I - WW')^-1 = I + W (I - W'W)^-1 W'``."""
         eye = torch.eye(self.num_hidden, dtype=self.dtype, device=self.device)
-        factor, failed = torch.linalg.cholesky_ex(eye - self.weights.mT @ self.weights)
-        return torch.where(failed[..., None, None] > 0, math.nan, factor)
+        return cholesky(eye - self.weights.mT @ self.weights)
 
     def _exact_mean(self) -> torch.Tensor:
         constant = self._visible_input(self.hidden_bias)

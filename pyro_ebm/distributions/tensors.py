@@ -1,6 +1,7 @@
 """Tensor helpers for writing a family: conversion, broadcasting, products and derivatives that torch lacks."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +25,12 @@ def linear(value: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None
 
 #: ``log(1 + exp(x))`` to full double precision; torch switches to ``x`` at 20, where the error is 2e-9.
 softplus = functools.partial(torch.nn.functional.softplus, threshold=40.0)
+
+
+def cholesky(matrix: torch.Tensor) -> torch.Tensor:
+    """Lower Cholesky factors of a batch of matrices, NaN where one is not positive definite."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    return torch.where(failed[..., None, None] > 0, math.nan, factor)
 
 
 def pullback(

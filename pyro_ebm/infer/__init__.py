@@ -2,6 +2,6 @@
 
 from pyro_ebm.infer.annealing import AnnealedImportanceSampling
 from pyro_ebm.infer.chains import run_chain
-from pyro_ebm.infer.samplers import Exact, Gibbs, Hamiltonian, Langevin
+from pyro_ebm.infer.samplers import Ancestral, Exact, Gibbs, Hamiltonian, Langevin
 
-__all__ = ["AnnealedImportanceSampling", "Exact", "Gibbs", "Hamiltonian", "Langevin", "run_chain"]
+__all__ = ["Ancestral", "AnnealedImportanceSampling", "Exact", "Gibbs", "Hamiltonian", "Langevin", "run_chain"]

@@ -54,6 +54,22 @@ class Exact:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ancestral(Exact):
+    """Independent draws, one coordinate after the other, for causal models; ``Exact()`` draws the same in parallel."""
+
+    def check(self, distribution: Any) -> None:
+        if not hasattr(distribution, "_ancestral_sample"):
+            raise TypeError(
+                f"sampler: Ancestral() needs a causal model such as CausalAutoencoder, got "
+                f"{type(distribution).__name__}"
+            )
+
+    @torch.no_grad()
+    def sample(self, distribution: Any, shape: tuple[int, ...]) -> torch.Tensor:
+        return distribution._ancestral_sample(shape)
+
+
+@dataclasses.dataclass(frozen=True)
 class Gibbs:
     """Block Gibbs sampling between visible and hidden units (Hinton 2002), for families with conditionals.
 
@@ -66,7 +82,7 @@ class Gibbs:
         check_positive_int("num_steps", self.num_steps)
 
     def check(self, distribution: Any) -> None:
-        if not hasattr(distribution, "gibbs_step"):
+        if not distribution.has_gibbs_step:
             raise TypeError(
                 f"sampler: Gibbs() needs hidden units with conditionals, and {type(distribution).__name__} has none; "
                 "expected Langevin() or Hamiltonian()"
@@ -132,19 +148,20 @@ class Hamiltonian:
         that starts in a steep tail shrinks it until it moves. The result is the median over chains of the averaged
         iterates, one step size for each element of the batch.
         """
-        state = steps.init(distribution, position)
+        target = distribution.unconstrained
+        state = steps.init(target, target._from_value(position))
         size = max(1, math.prod(distribution.event_shape))
         start = 0.5 * size**-0.25 if self.step_size is None else self.step_size
         rate = 2.0 if self.step_size is None else 0.0
         average = log_step = torch.full_like(state.log_density, math.log(start))
         for count in range(1, num_steps + 1):
-            state, info = self._step(state, distribution, log_step.exp())
+            state, info = self._step(state, target, log_step.exp())
             log_step = log_step + rate * count**-0.5 * (info.accept_prob - self.target_accept)
             average = average + count**-0.75 * (log_step - average)
         num_chain_axes = average.dim() - len(distribution.batch_shape)
         if num_chain_axes and average.numel():
             average = average.flatten(0, num_chain_axes - 1).median(0).values
-        return state.position, average.exp()
+        return target._to_value(state.position), average.exp()
 
     @torch.no_grad()
     def run(self, distribution: Any, position: torch.Tensor, num_steps: int, tuning: Any = None) -> torch.Tensor:
@@ -155,13 +172,14 @@ class Hamiltonian:
                 f"step_size: {type(self).__name__}() expected a number, got None; only sample() and the warm-up of "
                 "run_chain adapt it"
             )
-        state = steps.init(distribution, position)
+        target = distribution.unconstrained
+        state = steps.init(target, target._from_value(position))
         for _ in range(num_steps):
-            state, _ = self._step(state, distribution, step_size)
-        return state.position
+            state, _ = self._step(state, target, step_size)
+        return target._to_value(state.position)
 
-    def _step(self, state: steps.State, distribution: Any, step_size: Any) -> tuple[steps.State, steps.Info]:
-        return steps.hamiltonian_step(state, distribution, step_size, self.num_leapfrog, self.jitter)
+    def _step(self, state: steps.State, target: Any, step_size: Any) -> tuple[steps.State, steps.Info]:
+        return steps.hamiltonian_step(state, target, step_size, self.num_leapfrog, self.jitter)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,304 @@
+r"""Activation functions with what an energy needs of them: antiderivative, derivative, growth.
+
+An autoencoder :math:`r(x) = W g(W^\top x + b) + c` has the energy :math:`\tfrac12 |x - c|^2 - \sum_k G(u_k)` with
+:math:`G' = g`, so each row of the table names ``g``, ``G`` and ``g'``, and how ``g`` grows, which decides whether the
+density is proper: :math:`g(u) = s u + O(1)` with a slope ``s`` on each side. All formulas are elementwise, except those
+of softmax over the last axis, whose antiderivative is one number for each vector (the modern Hopfield energy, Ramsauer
+et al. 2021).
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import relu, sigmoid
+from torch.special import ndtr
+
+from pyro_ebm.distributions.partition import ImproperDensityError
+from pyro_ebm.distributions.tensors import softplus
+
+_Function = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation:
+    """One activation: three functions that calculus ties together, and the growth of the first.
+
+    :param function: g.
+    :param antiderivative: G with G' = g.
+    :param derivative: g' (almost everywhere).
+    :param name: what messages call it.
+    :param slopes: limits of g(u) / u for u to minus and plus infinity; ``None``: not known, and then whether densities
+        are proper is the caller's business, and no partition function is computed by quadrature.
+    :param limits: limits of g itself where its slope is 0 (the mean value, where it oscillates), else 0.
+    :param bound: supremum of abs(g(u) - slope u).
+    :param kinks: where g or its derivative jumps.
+    :param is_continuous: whether g is; score matching needs that.
+    :param is_joint: whether g maps the whole vector at once (softmax).
+    """
+
+    function: _Function
+    antiderivative: _Function
+    derivative: _Function
+    name: str = "custom"
+    slopes: tuple[float, float] | None = None
+    limits: tuple[float, float] = (0.0, 0.0)
+    bound: float = 0.0
+    kinks: tuple[float, ...] = ()
+    is_continuous: bool = True
+    is_joint: bool = False
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The rows of the table are pickled by name.
+        return (
+            (resolve_activation, (self.name,))
+            if ACTIVATIONS.get(self.name) is self
+            else super().__reduce_ex__(protocol)
+        )
+
+    def units(self, inputs: torch.Tensor, order: int) -> torch.Tensor:
+        """The units' potential, summed (order 0), or its first or second derivative by their inputs."""
+        if order == 0:
+            potential = self.antiderivative(inputs)
+            return potential if self.is_joint else potential.sum(-1)
+        return self.function(inputs) if order == 1 else self.derivative(inputs)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether g is known to be bounded, so that a Gaussian term outweighs any sum of its antiderivatives."""
+        return self.slopes == (0.0, 0.0)
+
+
+def _density(u: torch.Tensor) -> torch.Tensor:
+    """That of the standard normal distribution."""
+    return torch.exp(-0.5 * u**2) / math.sqrt(2 * math.pi)
+
+
+def _tanh_antiderivative(u: torch.Tensor) -> torch.Tensor:
+    return softplus(2 * u) - u - math.log(2)
+
+
+def _hard_tanh_antiderivative(u: torch.Tensor) -> torch.Tensor:
+    return torch.where(u.abs() < 1, 0.5 * u**2, u.abs() - 0.5)
+
+
+def _hard_sigmoid(u: torch.Tensor) -> torch.Tensor:
+    return (u / 6 + 0.5).clamp(0, 1)
+
+
+def _hard_sigmoid_antiderivative(u: torch.Tensor) -> torch.Tensor:
+    return 3 * _hard_sigmoid(u) ** 2 + relu(u - 3)
+
+
+def _inside(low: float, high: float, height: float, u: torch.Tensor) -> torch.Tensor:
+    return ((u > low) & (u < high)).to(u.dtype) * height
+
+
+def _step(u: torch.Tensor) -> torch.Tensor:
+    return (u > 0).to(u.dtype)
+
+
+def _softsign(u: torch.Tensor) -> torch.Tensor:
+    return u / (1 + u.abs())
+
+
+def _softsign_antiderivative(u: torch.Tensor) -> torch.Tensor:
+    magnitude = torch.where(u > 0, u, -u)  # torch.abs would lose the second derivative at 0
+    return magnitude - torch.log1p(magnitude)
+
+
+def _arctan_antiderivative(u: torch.Tensor) -> torch.Tensor:
+    return u * torch.atan(u) - 0.5 * torch.log1p(u**2)
+
+
+def _gelu_antiderivative(u: torch.Tensor) -> torch.Tensor:
+    return 0.5 * ((u**2 - 1) * ndtr(u) + u * _density(u))
+
+
+def _leaky(slope: float, u: torch.Tensor) -> torch.Tensor:
+    return torch.where(u > 0, u, slope * u)
+
+
+def _leaky_antiderivative(slope: float, u: torch.Tensor) -> torch.Tensor:
+    return 0.5 * u * _leaky(slope, u)
+
+
+def _leaky_derivative(slope: float, u: torch.Tensor) -> torch.Tensor:
+    return torch.where(u > 0, torch.ones_like(u), slope)
+
+
+def _elu(scale: float, alpha: float, u: torch.Tensor) -> torch.Tensor:
+    return scale * torch.where(u > 0, u, alpha * torch.expm1(torch.where(u > 0, 0.0, u)))
+
+
+def _elu_antiderivative(scale: float, alpha: float, u: torch.Tensor) -> torch.Tensor:
+    negative = torch.where(u > 0, 0.0, u)
+    return scale * torch.where(u > 0, 0.5 * u**2, alpha * (torch.expm1(negative) - negative))
+
+
+def _elu_derivative(scale: float, alpha: float, u: torch.Tensor) -> torch.Tensor:
+    return scale * torch.where(u > 0, 1.0, alpha * torch.exp(torch.where(u > 0, 0.0, u)))
+
+
+#: Coefficients of Li2(1 - exp(-w)) = w - w^2 / 4 + sum_n B_2n w^(2n+1) / (2n+1)!, by powers of w^2.
+_DEBYE = (
+    1 / 36,
+    -1 / 3600,
+    1 / 211680,
+    -1 / 10886400,
+    1 / 526901760,
+    -691 / 16999766784000,
+    1 / 1120863744000,
+    -3617 / 181400588328960000,
+)
+
+
+def _softplus_antiderivative(u: torch.Tensor) -> torch.Tensor:
+    r""":math:`-\mathrm{Li}_2(-e^u)`, by Landen's identity on the left half-line and inversion on the right."""
+    w = softplus(torch.where(u > 0, -u, u))
+    square = w**2
+    series = functools.reduce(lambda total, c: total * square + c, _DEBYE[::-1], torch.zeros_like(u))
+    left = w + 0.25 * square + w * square * series
+    return torch.where(u > 0, math.pi**2 / 6 + 0.5 * u**2 - left, left)
+
+
+def _silu(u: torch.Tensor) -> torch.Tensor:
+    return u * sigmoid(u)
+
+
+def _silu_antiderivative(u: torch.Tensor) -> torch.Tensor:
+    return u * softplus(u) - _softplus_antiderivative(u)
+
+
+def _silu_derivative(u: torch.Tensor) -> torch.Tensor:
+    return sigmoid(u) * (1 + u * sigmoid(-u))
+
+
+def _modulus_antiderivative(u: torch.Tensor) -> torch.Tensor:
+    return 0.5 * u * u.abs()
+
+
+def _soft_threshold(threshold: float, u: torch.Tensor) -> torch.Tensor:
+    return u - u.clamp(-threshold, threshold)
+
+
+def _soft_threshold_antiderivative(threshold: float, u: torch.Tensor) -> torch.Tensor:
+    return 0.5 * _soft_threshold(threshold, u) ** 2
+
+
+def _soft_threshold_derivative(threshold: float, u: torch.Tensor) -> torch.Tensor:
+    return 1 - _inside(-threshold, threshold, 1.0, u)
+
+
+def _softmax(u: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(u, -1)
+
+
+def _softmax_antiderivative(u: torch.Tensor) -> torch.Tensor:
+    return torch.logsumexp(u, -1)
+
+
+def _softmax_derivative(u: torch.Tensor) -> torch.Tensor:
+    probability = _softmax(u)
+    return torch.diag_embed(probability) - probability.unsqueeze(-1) * probability.unsqueeze(-2)
+
+
+def _bind(rows: tuple[Callable[..., torch.Tensor], ...], *constants: float) -> tuple[_Function, _Function, _Function]:
+    first, second, third = (functools.partial(row, *constants) for row in rows)
+    return first, second, third
+
+
+@functools.cache
+def leaky_relu(negative_slope: float = 0.01) -> Activation:
+    """max(u, 0) + negative_slope min(u, 0)."""
+    rows = _bind((_leaky, _leaky_antiderivative, _leaky_derivative), negative_slope)
+    return Activation(*rows, "leaky_relu", slopes=(negative_slope, 1.0), kinks=(0.0,))
+
+
+@functools.cache
+def soft_threshold(threshold: float = 1.0) -> Activation:
+    """sign(u) max(abs(u) - threshold, 0)."""
+    rows = _bind((_soft_threshold, _soft_threshold_antiderivative, _soft_threshold_derivative), threshold)
+    return Activation(*rows, "soft_threshold", slopes=(1.0, 1.0), bound=abs(threshold), kinks=(-threshold, threshold))
+
+
+_ELU_ROWS = (_elu, _elu_antiderivative, _elu_derivative)
+_SELU = (1.0507009873554805, 1.6732632423543772)  # Klambauer et al. 2017
+_FLAT, _RIGHT = (0.0, 0.0), (0.0, 1.0)
+
+#: g, G and g' of every activation, with its growth.
+ACTIVATIONS = {
+    row.name: row
+    for row in (
+        Activation(sigmoid, softplus, lambda u: sigmoid(u) * sigmoid(-u), "sigmoid", _FLAT, (0.0, 1.0), 1.0),
+        Activation(torch.tanh, _tanh_antiderivative, lambda u: 1 - torch.tanh(u) ** 2, "tanh", _FLAT, (-1.0, 1.0), 1.0),
+        Activation(
+            lambda u: u.clamp(-1, 1),
+            _hard_tanh_antiderivative,
+            functools.partial(_inside, -1.0, 1.0, 1.0),
+            *("hard_tanh", _FLAT, (-1.0, 1.0), 1.0, (-1.0, 1.0)),
+        ),
+        Activation(
+            _hard_sigmoid,
+            _hard_sigmoid_antiderivative,
+            functools.partial(_inside, -3.0, 3.0, 1 / 6),
+            *("hard_sigmoid", _FLAT, (0.0, 1.0), 1.0, (-3.0, 3.0)),
+        ),
+        Activation(_step, relu, torch.zeros_like, "step", _FLAT, (0.0, 1.0), 1.0, (0.0,), is_continuous=False),
+        Activation(
+            _softsign,
+            _softsign_antiderivative,
+            lambda u: (1 + u.abs()) ** -2,
+            *("softsign", _FLAT, (-1.0, 1.0), 1.0, (0.0,)),
+        ),
+        Activation(
+            torch.atan,
+            _arctan_antiderivative,
+            lambda u: 1 / (1 + u**2),
+            *("arctan", _FLAT, (-math.pi / 2, math.pi / 2), math.pi / 2),
+        ),
+        Activation(ndtr, lambda u: u * ndtr(u) + _density(u), _density, "probit", _FLAT, (0.0, 1.0), 1.0),
+        Activation(torch.sin, lambda u: -torch.cos(u), torch.cos, "sin", _FLAT, (0.0, 0.0), 1.0),
+        Activation(lambda u: u, lambda u: 0.5 * u**2, torch.ones_like, "linear", (1.0, 1.0)),
+        Activation(relu, lambda u: 0.5 * relu(u) ** 2, _step, "relu", _RIGHT, (0.0, 0.0), 0.0, (0.0,)),
+        leaky_relu(),
+        Activation(*_bind(_ELU_ROWS, 1.0, 1.0), "elu", _RIGHT, (-1.0, 0.0), 1.0, (0.0,)),
+        Activation(
+            *_bind(_ELU_ROWS, *_SELU), "selu", (0.0, _SELU[0]), (-_SELU[0] * _SELU[1], 0.0), _SELU[0] * _SELU[1], (0.0,)
+        ),
+        Activation(
+            lambda u: u * ndtr(u),
+            _gelu_antiderivative,
+            lambda u: ndtr(u) + u * _density(u),
+            *("gelu", _RIGHT, (0.0, 0.0), 0.17),
+        ),
+        Activation(_silu, _silu_antiderivative, _silu_derivative, "silu", _RIGHT, (0.0, 0.0), 0.28),
+        Activation(softplus, _softplus_antiderivative, sigmoid, "softplus", _RIGHT, (0.0, 0.0), math.log(2)),
+        Activation(torch.abs, _modulus_antiderivative, torch.sign, "modulus", (-1.0, 1.0), kinks=(0.0,)),
+        soft_threshold(),
+        Activation(
+            _softmax, _softmax_antiderivative, _softmax_derivative, "softmax", _FLAT, (0.0, 1.0), 1.0, is_joint=True
+        ),
+    )
+}
+_NEVER_PROPER = ("square", "exp")
+
+
+def resolve_activation(activation: str | Activation) -> Activation:
+    """The activation of that name, or the one given.
+
+    :raises ImproperDensityError: for activations whose antiderivative outgrows every Gaussian.
+    """
+    if isinstance(activation, Activation):
+        return activation
+    if activation in _NEVER_PROPER:
+        raise ImproperDensityError(
+            f"activation: expected one whose antiderivative grows at most quadratically, got {activation!r}: "
+            "exp(-energy) has no integral"
+        )
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise ValueError(f"activation: expected an Activation or one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    return ACTIVATIONS[activation]

@@ -1,0 +1,139 @@
+"""Tests for proper densities, on NumPy arrays: does ``exp(-energy)`` have an integral?"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from pyro_ebm.distributions.partition import ImproperDensityError
+
+_MAX_UNITS = 16
+
+
+def single_models(distribution: Any, names: Sequence[str]) -> Iterator[list[np.ndarray]]:
+    """The parameters of these names for each model of the batch, in double precision."""
+    arrays = [getattr(distribution, name).detach().cpu().double().numpy() for name in names]
+    leads = [a.shape[: a.ndim - len(distribution.parameter_dims[n])] for a, n in zip(arrays, names, strict=True)]
+    batch = np.broadcast_shapes(*leads)
+    cores = [array.shape[len(lead) :] for array, lead in zip(arrays, leads, strict=True)]
+    flat = [np.broadcast_to(a, batch + core).reshape(-1, *core) for a, core in zip(arrays, cores, strict=True)]
+    return (list(model) for model in zip(*flat, strict=True))
+
+
+def check_spectral_norm(owner: str, name: str, weights: np.ndarray, gains: np.ndarray) -> None:
+    """Refuse unless ``I - W diag(gains) W'`` is positive definite, gains below zero left out.
+
+    :param weights: shape ``(D, K)``.
+    :param gains: shape ``(K,)``.
+    """
+    norm = np.linalg.norm(weights * np.sqrt(np.maximum(gains, 0)), ord=2) if weights.size else 0.0
+    if not norm < 1:
+        raise ImproperDensityError(
+            f"{name}: {owner} expected a spectral norm below 1 (times the square root of the activation's slope and of "
+            f"the gain), got {norm:.6g}: exp(-energy) has no integral, or cannot be shown to have one"
+        )
+
+
+def check_conditional_precisions(
+    owner: str,
+    filters: np.ndarray,
+    pooling: np.ndarray,
+    diagonal: np.ndarray | float = 1.0,
+    low: float = 0.0,
+    high: float = 1.0,
+    fixed: np.ndarray | None = None,
+) -> None:
+    """Refuse unless ``diag(diagonal) - C diag(P h) C' - B B'`` is positive definite for every h in {low, high}^K.
+
+    Exact: a column of P with one sign has one worst state, so only columns of mixed signs are enumerated.
+
+    :param filters: C, shape ``(D, F)``.
+    :param pooling: P, shape ``(F, K)``.
+    :param diagonal: positive, shape ``(D,)`` or a scalar.
+    :param fixed: B, shape ``(D, J)``; default none.
+    """
+    bound = np.maximum(pooling * high, pooling * low).sum(1)
+    if fixed is None and (bound <= 0).all():
+        return
+    columns = filters if fixed is None else np.concatenate([filters, fixed], axis=1)
+    scaled = columns / np.broadcast_to(np.sqrt(diagonal), len(filters))[:, None]
+    root: Any = np.linalg.qr(scaled, mode="r") if columns.shape[1] < columns.shape[0] else scaled
+
+    def largest(pooled: np.ndarray) -> float:
+        weights = np.concatenate([pooled, np.ones(columns.shape[1] - len(pooled))])
+        return float(np.linalg.eigvalsh((root * weights) @ root.T)[-1]) if root.size else 0.0
+
+    if largest(bound) < 1:
+        return
+    mixed = (pooling > 0).any(0) & (pooling < 0).any(0)
+    settled = np.where((pooling > 0).any(0), high, low)[~mixed]
+    states = itertools.product((low, high), repeat=int(mixed.sum())) if mixed.sum() <= _MAX_UNITS else [None]
+    for state in states:
+        worst = None if state is None else largest(pooling[:, ~mixed] @ settled + pooling[:, mixed] @ np.array(state))
+        if worst is None or not worst < 1:
+            found = "more than 16 units of mixed signs" if worst is None else f"an eigenvalue of {worst:.6g}"
+            raise ImproperDensityError(
+                f"pooling: {owner} expected filters diag(pooling h) filters' below the precision (its eigenvalues "
+                f"relative to that below 1) for every state h of the covariance units, got {found}: exp(-energy) has "
+                "no integral, or cannot be shown to have one"
+            )
+
+
+def check_pooled_growth(
+    owner: str, filters: np.ndarray, pooling: np.ndarray, activation: Any, fixed: np.ndarray | None = None
+) -> None:
+    """Refuse covariance units ``-1/2 G(b + sum_f P_fk (C_f'y)^2)`` that a unit quadratic form does not outweigh.
+
+    Where the activation grows on one side, G is quartic in the value there, so pooling weights of that sign are refused
+    unless it falls; where it is bounded, its limits are the states of :func:`check_conditional_precisions`.
+    """
+    used = pooling[(filters != 0).any(0)]
+    for slope, grows in zip(activation.slopes, ((used < 0).any(), (used > 0).any()), strict=True):
+        if slope > 0 and grows:
+            raise ImproperDensityError(
+                f"pooling: {owner} with {activation.name} units expected weights of the sign on which the activation "
+                f"is bounded, got entries from {used.min():.6g} to {used.max():.6g}: exp(-energy) has no integral"
+            )
+    low, high = activation.limits
+    low, high = (low, low) if activation.slopes[1] > 0 else (low, high)
+    parts = [pooling[:, [k]] for k in range(pooling.shape[1])] if activation.is_joint else [pooling]
+    for part in parts:
+        check_conditional_precisions(owner, filters, part, 1.0, 1.0 if activation.is_joint else low, high, fixed)
+
+
+def check_student_tails(owner: str, filters: np.ndarray, pooling: np.ndarray, concentration: np.ndarray) -> None:
+    """Refuse unless ``2 sum of concentrations of the units that see U > dim U`` for every subspace ``U != 0``.
+
+    The worst subspaces are those orthogonal to all filters of some set of units, so sets of units are enumerated, after
+    a sufficient condition: twice every concentration exceeds the rank of its unit's filters, which together span.
+
+    :param filters: C, shape ``(D, F)``.
+    :param pooling: P, shape ``(F, K)``, non-negative.
+    :param concentration: gamma, shape ``(K,)``.
+    """
+    dimensions, num_units = filters.shape[0], len(concentration)
+
+    def rank(units: Any) -> int:
+        seen = filters[:, (pooling[:, units] > 0).any(1)]
+        return int(np.linalg.matrix_rank(seen)) if seen.size else 0
+
+    spans = rank(np.ones(num_units, bool)) == dimensions
+    num_filters = (pooling > 0).sum(0)  # at least the rank
+    light = (2 * concentration[k] > num_filters[k] or 2 * concentration[k] > rank([k]) for k in range(num_units))
+    if spans and all(light):
+        return
+    message = f"concentration: {owner} expected, for every subspace, twice the sum over the units that see it above "
+    if num_units > _MAX_UNITS and spans:
+        raise ImproperDensityError(
+            f"{message}its dimension, which is tested for at most {_MAX_UNITS} units unless twice every concentration "
+            f"exceeds the rank of its unit's filters; got {num_units} units, the smallest at {concentration.min():.6g}"
+        )
+    for blind in itertools.product((False, True), repeat=num_units) if spans else [(True,) * num_units]:
+        units = np.array(blind)
+        subspace, weight = dimensions - rank(units), 2 * concentration[~units].sum()
+        if subspace and not weight > subspace:
+            raise ImproperDensityError(
+                f"{message}its dimension, got {weight:.6g} for one of dimension {subspace}: exp(-energy) has no "
+                "integral"
+            )

@@ -1,0 +1,199 @@
+"""Draws from every energy beyond the RBM family against exact moments, on asymmetric parameters.
+
+Gates as in ``oracles.statistics``; exact moments are sums over a grid of the plane. Stein's identities
+``E[score] = 0`` and ``E[v score'] = -I`` are gated beside them.
+"""
+
+import numpy as np
+import pytest
+
+from families.test_energies import AREAS, EXACT, GRID, plane_moments
+from families.zoo import ALL, MACHINES, binary_autoencoder, points
+from oracles import energies as oracle
+from oracles.statistics import assert_mean, assert_moments
+
+NUM_DRAWS = 40_000
+MOVED = [
+    *("pooled PoT", "mPoT", "mcRBM", "gated RBM", "normalised cRBM", "normalised mcRBM"),
+    *("tied tanh", "tied relu", "tempered tied tanh", "gated tanh", "cAE sigmoid", "cAE relu", "mcAE sigmoid"),
+]
+HOSTED = [*MOVED, "PoT", "pooled mPoT", "cRBM", "tied sigmoid", "gated sigmoid", "mcAE softmax"]
+
+
+def assert_stein(backend, distribution, draws):
+    score = backend.numpy(distribution.score(backend.array(draws)))
+    assert_mean(score, 0.0)
+    assert_mean(draws[:, :, None] * score[:, None, :], -np.eye(draws.shape[1]))
+
+
+@pytest.mark.parametrize("name", ["PoT", "cRBM", "cRBM of mixed signs", "mcRBM", "mcRBM with few filters", "gated RBM"])
+def test_exact_sampler(backend, name):
+    distribution = MACHINES[name].make(backend)
+    assert distribution.has_exact_sampler
+    draws = backend.sample(distribution, 0, (NUM_DRAWS * (2 if name == "PoT" else 1),))
+    assert_moments(draws, *plane_moments(backend.name, name)[1:])
+    assert_stein(backend, distribution, draws)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_gibbs_sampler(backend, name):
+    distribution = MACHINES[name].make(backend, sampler=backend.infer.Gibbs(num_steps=40))
+    draws = backend.sample(distribution, 0, (2 * NUM_DRAWS,))
+    assert_moments(draws, *plane_moments(backend.name, name)[1:])
+    assert_stein(backend, distribution, draws)
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_hamiltonian_sampler(backend, name):
+    sampler = backend.infer.Hamiltonian(num_steps=60, num_leapfrog=5)
+    distribution = ALL[name].make(backend, sampler=sampler)
+    draws = backend.sample(distribution, 0, (NUM_DRAWS,))
+    assert_moments(draws, *plane_moments(backend.name, name)[1:])
+    assert_stein(backend, distribution, draws)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in EXACT or name.startswith("tied")])
+def test_energies_without_conditionals_move_along_their_score(backend, name):
+    """The default of families without conditionals is a Hamiltonian chain of jittered length."""
+    distribution = ALL[name].make(backend)
+    assert type(distribution.default_chain).__name__ == ("Gibbs" if name in MACHINES else "Hamiltonian")
+    assert backend.infer.Hamiltonian().jitter > 0
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
+def test_binary_autoencoder(backend, activation):
+    """On the unit square, against quadrature; the chain moves in logit x."""
+    distribution = binary_autoencoder(backend, activation)
+    grid, areas = oracle.unit_square_grid()
+    log_density = backend.numpy(distribution.unnormalized_log_prob(backend.array(grid)))
+    _, mean, covariance = oracle.grid_moments(log_density, grid, areas)
+    draws = backend.sample(distribution, 0, (NUM_DRAWS,))
+    assert draws.min() > 0
+    assert draws.max() < 1
+    assert_moments(draws, mean, covariance)
+
+
+@pytest.mark.parametrize(
+    "name", ["mPoT", "mcRBM", "gated RBM", "cRBM", "pooled PoT", "tied tanh", "cAE sigmoid", "PoT"]
+)
+def test_batches_are_the_models_in_them(backend, name):
+    """Two models in a batch, one parameter shared: every quantity is the single model's, and so are the draws."""
+    case = ALL[name]
+    scales = {"concentration": [1.0, 1.3]}
+    shared = next(iter(case.parameters))
+    batch = {
+        key: value if key == shared else np.stack([s * value for s in scales.get(key, [1.0, 0.7])])
+        for key, value in case.parameters.items()
+    }
+    build = lambda p: getattr(backend.distributions, case.family)(
+        **{key: backend.array(value) for key, value in p.items()}, **case.options
+    )
+    batched = build(batch)
+    assert tuple(batched.batch_shape) == (2,)
+    at = points(3)
+    functions = backend.compiled(lambda model, value: (model.energy(value), model.score(value), model.laplacian(value)))
+    together = [backend.numpy(array) for array in functions(batched, backend.array(at[:, None, :]))]
+    draws = backend.sample(batched, 0, (10_000,))
+    assert draws.shape == (10_000, 2, 2)
+    for index in range(2):
+        single = build({key: array if key == shared else array[index] for key, array in batch.items()})
+        for got, expected in zip(together, functions(single, backend.array(at)), strict=True):
+            np.testing.assert_allclose(got[:, index], backend.numpy(expected), rtol=1e-10, atol=1e-10)
+        if single.is_normalized:
+            got, expected = backend.numpy(batched.log_partition)[index], backend.numpy(single.log_partition)
+            np.testing.assert_allclose(got, expected, rtol=1e-10)
+        log_density = backend.numpy(single.unnormalized_log_prob(backend.array(GRID)))
+        _, mean, covariance = oracle.grid_moments(log_density, GRID, AREAS)
+        assert_mean(draws[:, index], mean)
+        assert_mean((draws[:, index] - mean) ** 2, np.diagonal(covariance))
+    expanded = batched.expand((3, 2))
+    assert backend.sample(expanded, 1, (4,)).shape == (4, 3, 2, 2)
+
+
+def host_draws(backend, distribution, num_copies=200, num_samples=100):
+    """NUTS of the host over independent copies in a plate: shape (copies, draws, event)."""
+    if backend.name == "numpyro":
+        import jax
+        import numpyro
+        from numpyro.infer import MCMC, NUTS
+
+        def model():
+            with numpyro.plate("copies", num_copies):
+                numpyro.sample("v", distribution)
+
+        mcmc = MCMC(NUTS(model), num_warmup=100, num_samples=num_samples, progress_bar=False)
+        mcmc.run(jax.random.key(0))
+        return np.asarray(mcmc.get_samples()["v"]).swapaxes(0, 1)
+    import pyro
+    from pyro.infer import MCMC, NUTS
+
+    def model():
+        with pyro.plate("copies", num_copies):
+            pyro.sample("v", distribution)
+
+    mcmc = MCMC(NUTS(model), num_samples=num_samples, warmup_steps=100, disable_progbar=True)
+    mcmc.run()
+    return mcmc.get_samples()["v"].numpy().swapaxes(0, 1)
+
+
+def assert_host_moments(draws, mean, covariance):
+    """Copies are independent, the draws of one copy are not: averages over draws are the sample."""
+    assert_mean(draws.mean(1), mean)
+    products = (draws - mean)[..., :, None] * (draws - mean)[..., None, :]
+    assert_mean(products.mean(1), covariance)
+    error = products.mean(1).std(0) / np.sqrt(len(draws))
+    assert np.all(4.5 * np.diagonal(error) < 0.25 * np.diagonal(covariance)), "too few draws to see an error"
+
+
+@pytest.mark.parametrize("name", ["mPoT", "tied tanh"])
+def test_host_nuts_over_a_latent_value(backend, name):
+    assert_host_moments(host_draws(backend, ALL[name].make(backend)), *plane_moments(backend.name, name)[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in HOSTED if name not in ("mPoT", "tied tanh")])
+def test_host_nuts_over_every_latent_energy(backend, name):
+    assert_host_moments(host_draws(backend, ALL[name].make(backend)), *plane_moments(backend.name, name)[1:])
+
+
+@pytest.mark.slow
+def test_host_nuts_on_the_unit_square(backend):
+    """The host transforms the cube to the plane by itself."""
+    distribution = binary_autoencoder(backend)
+    grid, areas = oracle.unit_square_grid()
+    log_density = backend.numpy(distribution.unnormalized_log_prob(backend.array(grid)))
+    assert_host_moments(host_draws(backend, distribution), *oracle.grid_moments(log_density, grid, areas)[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["LineIntegralEnergy", "GradientStepEnergy", "CausalAutoencoder"])
+def test_host_nuts_over_network_energies(backend, family):
+    from families.test_networks import moments, network
+
+    distribution = network(backend, family)
+    assert_host_moments(host_draws(backend, distribution), *moments(backend, distribution))
+
+
+def test_learning_a_gated_conditional(backend):
+    """p(y | x) as a likelihood: the gradient of log p in the weights, log Z(x) included, by finite differences."""
+    case = MACHINES["gated RBM"]
+    rng = np.random.default_rng(0)
+    inputs, outputs = rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
+    arrays = {key: backend.array(value) for key, value in case.parameters.items()} | {"input": backend.array(inputs)}
+    family = backend.distributions.GatedRBM
+    names = ("input_weights", "output_weights", "mapping_weights", "hidden_bias")
+
+    @backend.compiled
+    def objective(*leaves):
+        return family(**{**arrays, **dict(zip(names, leaves, strict=True))}).log_prob(backend.array(outputs)).sum()
+
+    gradients = backend.grad(objective, *(arrays[name] for name in names))
+    for name, gradient in zip(names, gradients, strict=True):
+        index = np.unravel_index(np.argmax(np.abs(gradient)), gradient.shape)
+        shifted = []
+        for step in (-1e-5, 1e-5):
+            moved = np.array(case.parameters[name])
+            moved[index] += step
+            shifted.append(float(objective(*(backend.array(moved) if n == name else arrays[n] for n in names))))
+        np.testing.assert_allclose(gradient[index], (shifted[1] - shifted[0]) / 2e-5, rtol=1e-6)
+        assert np.abs(gradient).max() > 0
