@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# Two workers, a file of tests each: compilation, not arithmetic, takes most of the time.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test test-pyro test-numpyro test-slow lint bench docs clean
@@ -16,16 +18,16 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/digits_rbm.py --backend numpyro --out out
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-pyro: $(INSTALLED)
-	$(BIN)/python -m pytest -m "pyro and not numpyro and not slow"
+	$(PYTEST) -m "pyro and not numpyro and not slow"
 
 test-numpyro: $(INSTALLED)
-	$(BIN)/python -m pytest -m "numpyro and not pyro and not slow"
+	$(PYTEST) -m "numpyro and not pyro and not slow"
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -34,6 +36,7 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/rbm.py
+	$(BIN)/python benchmarks/scores.py
 
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable ".[docs]"

@@ -1,4 +1,4 @@
-"""Data of the examples, offline and on fixed splits: small real sets that come with installed packages, and a spiral."""
+"""Data of the examples, offline and on fixed splits: small real sets from installed packages, and a spiral."""
 
 from typing import NamedTuple
 
@@ -25,9 +25,9 @@ class Points(NamedTuple):
 
 
 def spiral(num_train: int = 2000, num_test: int = 1000) -> Points:
-    """A noisy Archimedean spiral of 1.6 turns, standardised by the training points.
+    """A noisy Archimedean spiral of one and a half turns, standardised by the training points.
 
-    The angle's square is uniform, so that points lie nearly evenly along the curve.
+    The square of the radius is uniform, so that points lie nearly evenly along the curve.
 
     :return: ``train`` (num_train, 2) and ``test`` (num_test, 2), float32.
     """

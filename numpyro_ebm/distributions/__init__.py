@@ -11,6 +11,7 @@ from numpyro_ebm.distributions.autoencoder import (
 from numpyro_ebm.distributions.covariance import CovarianceRBM, MeanCovarianceRBM
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.distributions.gated import GatedRBM
+from numpyro_ebm.distributions.markov import MarkovNetwork
 from numpyro_ebm.distributions.network import CausalAutoencoder, GradientStepEnergy, LineIntegralEnergy
 from numpyro_ebm.distributions.neural import NeuralEnergy
 from numpyro_ebm.distributions.partition import ImproperDensityError, IntractablePartitionError
@@ -33,6 +34,7 @@ __all__ = [
     "ImproperDensityError",
     "IntractablePartitionError",
     "LineIntegralEnergy",
+    "MarkovNetwork",
     "MeanCovarianceAutoencoder",
     "MeanCovarianceRBM",
     "MeanProductOfStudentT",

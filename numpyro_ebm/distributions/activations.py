@@ -20,7 +20,7 @@ from jax.scipy.stats import norm
 
 from numpyro_ebm.distributions.partition import ImproperDensityError
 
-_Function = Callable[[jax.Array], jax.Array]
+_Function = Callable[..., jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +162,7 @@ _DEBYE = (
 def _softplus_antiderivative(u: jax.Array) -> jax.Array:
     r""":math:`-\mathrm{Li}_2(-e^u)`, by Landen's identity on the left half-line and inversion on the right."""
     w = softplus(jnp.where(u > 0, -u, u))
-    series = functools.reduce(lambda total, c: total * w**2 + c, _DEBYE[::-1])
+    series = jnp.polyval(jnp.asarray(_DEBYE[::-1], w.dtype), w**2)
     left = w + 0.25 * w**2 + w**3 * series
     return jnp.where(u > 0, math.pi**2 / 6 + 0.5 * u**2 - left, left)
 
@@ -211,23 +211,29 @@ def _softmax_derivative(u: jax.Array) -> jax.Array:
 @functools.cache
 def leaky_relu(negative_slope: float = 0.01) -> Activation:
     """max(u, 0) + negative_slope min(u, 0)."""
-    rows = (functools.partial(row, negative_slope) for row in (_leaky, _leaky_antiderivative, _leaky_derivative))
-    return Activation(*rows, "leaky_relu", slopes=(negative_slope, 1.0), kinks=(0.0,))
+    rows = _with_arguments(_leaky, _leaky_antiderivative, _leaky_derivative, negative_slope)
+    return Activation(*rows, name="leaky_relu", slopes=(negative_slope, 1.0), kinks=(0.0,))
 
 
 @functools.cache
 def soft_threshold(threshold: float = 1.0) -> Activation:
     """sign(u) max(abs(u) - threshold, 0)."""
-    functions = (_soft_threshold, _soft_threshold_antiderivative, _soft_threshold_derivative)
-    rows = (functools.partial(row, threshold) for row in functions)
-    return Activation(*rows, "soft_threshold", slopes=(1.0, 1.0), bound=abs(threshold), kinks=(-threshold, threshold))
+    rows = _with_arguments(_soft_threshold, _soft_threshold_antiderivative, _soft_threshold_derivative, threshold)
+    return Activation(
+        *rows, name="soft_threshold", slopes=(1.0, 1.0), bound=abs(threshold), kinks=(-threshold, threshold)
+    )
+
+
+def _with_arguments(
+    function: _Function, antiderivative: _Function, derivative: _Function, *arguments: float
+) -> tuple[_Function, _Function, _Function]:
+    """The three functions with their leading arguments filled in."""
+    fill = functools.partial
+    return fill(function, *arguments), fill(antiderivative, *arguments), fill(derivative, *arguments)
 
 
 def _elu_rows(scale: float, alpha: float) -> tuple[_Function, _Function, _Function]:
-    first, second, third = (
-        functools.partial(row, scale, alpha) for row in (_elu, _elu_antiderivative, _elu_derivative)
-    )
-    return first, second, third
+    return _with_arguments(_elu, _elu_antiderivative, _elu_derivative, scale, alpha)
 
 
 _SELU = (1.0507009873554805, 1.6732632423543772)  # Klambauer et al. 2017

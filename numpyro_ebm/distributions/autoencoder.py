@@ -231,7 +231,7 @@ class TiedAutoencoder(_LinearAutoencoder):
         return single_models(self, ("weights", "gain"))
 
 
-class GatedAutoencoder(GatedEnergy, _LinearAutoencoder):  # type: ignore[misc]
+class GatedAutoencoder(GatedEnergy, _LinearAutoencoder):  # type: ignore[misc, override]
     r"""Gated autoencoder of an output given an input, as a conditional energy (Memisevic 2011; Im & Taylor 2015).
 
     .. math::

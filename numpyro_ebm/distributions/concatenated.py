@@ -40,6 +40,7 @@ class Concatenated(dist.Distribution):
         return jnp.split(value, ends, axis=-1)
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        assert key is not None
         keys = jax.random.split(key, len(self.parts))
         draws = [part.sample(key, sample_shape) for part, key in zip(self.parts, keys, strict=True)]
         dtype = jnp.result_type(*draws)

@@ -55,9 +55,9 @@ class _BinaryFilterMachine(FilterMachine):
     def _check_proper(self) -> None:
         if self.normalize_visible:  # the covariance units are bounded, and any quadratic form outweighs them
             return
-        names = ("filters", "pooling", "precision")
-        for model in single_models(self, [name for name in names if name in self.parameter_dims]):
-            check_conditional_precisions(type(self).__name__, *model)
+        names = [name for name in ("filters", "pooling", "precision") if name in self.parameter_dims]
+        for filters, pooling, *diagonal in single_models(self, names):
+            check_conditional_precisions(type(self).__name__, filters, pooling, diagonal[0] if diagonal else 1.0)
 
     def _linear(self) -> jax.Array:
         return self.visible_bias

@@ -59,7 +59,7 @@ class GatedEnergy:
         return self.output_weights @ (self._gates() * (self.mapping_weights @ hidden))
 
 
-class GatedRBM(GatedEnergy, GaussianBinaryMachine):  # type: ignore[misc]
+class GatedRBM(GatedEnergy, GaussianBinaryMachine):  # type: ignore[misc, override]
     r"""Factored gated conditional restricted Boltzmann machine, p(y | x) (Memisevic & Hinton 2010; Im & Taylor 2015).
 
     .. math::

@@ -55,7 +55,7 @@ def check_conditional_precisions(
     """
     columns = filters if fixed is None else np.concatenate([filters, fixed], axis=1)
     scaled = columns / np.broadcast_to(np.sqrt(diagonal), len(filters))[:, None]
-    root = np.linalg.qr(scaled, mode="r") if columns.shape[1] < columns.shape[0] else scaled
+    root: np.ndarray = np.linalg.qr(scaled)[1] if columns.shape[1] < columns.shape[0] else scaled
 
     def largest(pooled: np.ndarray) -> float:
         weights = np.concatenate([pooled, np.ones(columns.shape[1] - len(pooled))])

@@ -43,8 +43,8 @@ class ScoreMatching(Criterion):
             )
         if not base.has_continuous_score:
             raise TypeError(
-                f"base: ScoreMatching expected a continuous score, got a {type(base).__name__} whose activation jumps: the "
-                "trace of its Jacobian misses the jumps"
+                f"base: ScoreMatching expected a continuous score, got a {type(base).__name__} whose activation jumps: "
+                "the trace of its Jacobian misses the jumps"
             )
         self.estimator = estimator
         self.rng_key: Any = require_key("ScoreMatching", rng_key) if estimator == "hutchinson" else None
