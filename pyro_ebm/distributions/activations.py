@@ -20,7 +20,7 @@ from torch.special import ndtr
 from pyro_ebm.distributions.partition import ImproperDensityError
 from pyro_ebm.distributions.tensors import softplus
 
-_Function = Callable[[torch.Tensor], torch.Tensor]
+_Function = Callable[..., torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,16 @@ class Activation:
     :param kinks: where g or its derivative jumps.
     :param is_continuous: whether g is; score matching needs that.
     :param is_joint: whether g maps the whole vector at once (softmax).
+
+    >>> import math, torch
+    >>> from pyro_ebm import Activation, TiedAutoencoder
+    >>> from pyro_ebm.distributions.activations import ACTIVATIONS
+    >>> sorted(ACTIVATIONS)[:3]
+    ['arctan', 'elu', 'gelu']
+    >>> gaussian = Activation(lambda u: torch.exp(-(u**2)), lambda u: 0.5 * math.sqrt(math.pi) * torch.erf(u),
+    ...                       lambda u: -2 * u * torch.exp(-(u**2)), slopes=(0.0, 0.0), bound=1.0)
+    >>> print(f"{TiedAutoencoder(torch.tensor([[1.0]]), activation=gaussian).log_partition:.4f}")
+    1.0940
     """
 
     function: _Function
@@ -206,26 +216,34 @@ def _softmax_derivative(u: torch.Tensor) -> torch.Tensor:
     return torch.diag_embed(probability) - probability.unsqueeze(-1) * probability.unsqueeze(-2)
 
 
-def _bind(rows: tuple[Callable[..., torch.Tensor], ...], *constants: float) -> tuple[_Function, _Function, _Function]:
-    first, second, third = (functools.partial(row, *constants) for row in rows)
-    return first, second, third
-
-
 @functools.cache
 def leaky_relu(negative_slope: float = 0.01) -> Activation:
     """max(u, 0) + negative_slope min(u, 0)."""
-    rows = _bind((_leaky, _leaky_antiderivative, _leaky_derivative), negative_slope)
-    return Activation(*rows, "leaky_relu", slopes=(negative_slope, 1.0), kinks=(0.0,))
+    rows = _with_arguments(_leaky, _leaky_antiderivative, _leaky_derivative, negative_slope)
+    return Activation(*rows, name="leaky_relu", slopes=(negative_slope, 1.0), kinks=(0.0,))
 
 
 @functools.cache
 def soft_threshold(threshold: float = 1.0) -> Activation:
     """sign(u) max(abs(u) - threshold, 0)."""
-    rows = _bind((_soft_threshold, _soft_threshold_antiderivative, _soft_threshold_derivative), threshold)
-    return Activation(*rows, "soft_threshold", slopes=(1.0, 1.0), bound=abs(threshold), kinks=(-threshold, threshold))
+    rows = _with_arguments(_soft_threshold, _soft_threshold_antiderivative, _soft_threshold_derivative, threshold)
+    return Activation(
+        *rows, name="soft_threshold", slopes=(1.0, 1.0), bound=abs(threshold), kinks=(-threshold, threshold)
+    )
 
 
-_ELU_ROWS = (_elu, _elu_antiderivative, _elu_derivative)
+def _with_arguments(
+    function: _Function, antiderivative: _Function, derivative: _Function, *arguments: float
+) -> tuple[_Function, _Function, _Function]:
+    """The three functions with their leading arguments filled in."""
+    fill = functools.partial
+    return fill(function, *arguments), fill(antiderivative, *arguments), fill(derivative, *arguments)
+
+
+def _elu_rows(scale: float, alpha: float) -> tuple[_Function, _Function, _Function]:
+    return _with_arguments(_elu, _elu_antiderivative, _elu_derivative, scale, alpha)
+
+
 _SELU = (1.0507009873554805, 1.6732632423543772)  # Klambauer et al. 2017
 _FLAT, _RIGHT = (0.0, 0.0), (0.0, 1.0)
 
@@ -265,9 +283,9 @@ ACTIVATIONS = {
         Activation(lambda u: u, lambda u: 0.5 * u**2, torch.ones_like, "linear", (1.0, 1.0)),
         Activation(relu, lambda u: 0.5 * relu(u) ** 2, _step, "relu", _RIGHT, (0.0, 0.0), 0.0, (0.0,)),
         leaky_relu(),
-        Activation(*_bind(_ELU_ROWS, 1.0, 1.0), "elu", _RIGHT, (-1.0, 0.0), 1.0, (0.0,)),
+        Activation(*_elu_rows(1.0, 1.0), "elu", _RIGHT, (-1.0, 0.0), 1.0, (0.0,)),
         Activation(
-            *_bind(_ELU_ROWS, *_SELU), "selu", (0.0, _SELU[0]), (-_SELU[0] * _SELU[1], 0.0), _SELU[0] * _SELU[1], (0.0,)
+            *_elu_rows(*_SELU), "selu", (0.0, _SELU[0]), (-_SELU[0] * _SELU[1], 0.0), _SELU[0] * _SELU[1], (0.0,)
         ),
         Activation(
             lambda u: u * ndtr(u),

@@ -1,6 +1,6 @@
 """What a Markov network's structure alone decides: an elimination order, groups of equal tables, a Gibbs schedule.
 
-Nothing here sees a table's entries: it is plain Python and NumPy, computed once per structure and static under ``jit``.
+Nothing here sees a table's entries: it is plain Python and NumPy, computed once per structure.
 """
 
 import dataclasses

@@ -1,0 +1,244 @@
+"""Autoencoders as energies of the plane: six of them learn a spiral, and Markov chains draw it from their energies.
+
+::
+
+    python examples/energy_landscape.py --backend numpyro        # or pyro; the picture goes to out/
+
+1. Train a tied autoencoder in three ways: denoising, contractive (of the reconstruction), by score matching.
+2. Train an untied deep network as a denoiser. Its field r(x) - x is no gradient: measure its asymmetry and circulation,
+   integrate it along rays all the same, and see what the energy is worth. Beside it the two remedies: a penalty on the
+   asymmetry, and an energy whose gradient step is the autoencoder.
+3. Draw from every energy by Hamiltonian Monte Carlo, and from one by the host's own NUTS; compare the draws with
+   held-out data, and the normalised log-densities with those of a Gaussian and of what a perfect denoiser would learn:
+   the training points blurred by the noise.
+
+What depends on the backend is in ``energy_landscape_numpyro.py`` and ``energy_landscape_pyro.py``, which mirror each
+other.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib
+import pathlib
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import datasets
+import energy_landscape_plots as plots
+
+BOUNDS = (-2.6, 2.6)  # of the picture
+REACH = 4.0  # of the grid that draws are taken from
+CEILING = 10.0  # of the energies in the picture
+RADIUS = 0.1  # of the circles of circulation
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Sizes of a run."""
+
+    num_steps: int = 3000
+    num_starts: int = 200
+    chains: dict[str, int] = dataclasses.field(default_factory=lambda: _chains(200, 100, 40))
+    nuts: dict[str, int] = dataclasses.field(default_factory=lambda: _chains(300, 500, 4))
+
+
+def _chains(num_warmup: int, num_samples: int, num_chains: int) -> dict[str, int]:
+    return {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains}
+
+
+FULL = {"numpyro": Settings(), "pyro": Settings(nuts=_chains(150, 150, 4))}
+QUICK = Settings(num_steps=150, num_starts=20, chains=_chains(20, 20, 40), nuts=_chains(10, 10, 2))
+
+
+# ------------------------------------------------------------------------------------------ the scores
+
+
+def energy_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Unbiased estimate of ``2 E|x - y| - E|x - x'| - E|y - y'|`` (Szekely & Rizzo 2013), 0 for equal distributions."""
+    mean = lambda x, y, pairs: np.linalg.norm(x[:, None] - y[None], axis=-1).sum() / pairs
+    within = [mean(x, x, len(x) * (len(x) - 1)) for x in (first, second)]
+    return float(2 * mean(first, second, len(first) * len(second)) - sum(within))
+
+
+def r_hat(draws: np.ndarray) -> float:
+    """The larger of both coordinates' R-hat; draws have the shape (chains, draws, 2)."""
+    import arviz
+
+    return max(float(arviz.rhat(draws[..., axis])) for axis in range(2))
+
+
+def gaussian_fit(points: np.ndarray, values: np.ndarray) -> float:
+    """Mean log-density of ``values`` under the normal distribution with the moments of ``points``."""
+    residual, covariance = values - points.mean(0), np.cov(points.T)
+    squares = (residual * np.linalg.solve(covariance, residual.T).T).sum(1).mean()
+    return float(-0.5 * (squares + np.linalg.slogdet(2 * np.pi * covariance)[1]))
+
+
+def blurred(points: np.ndarray, values: np.ndarray, scale: float) -> float:
+    """Mean log-density of ``values`` under ``points`` with Gaussian noise, which a perfect denoiser would learn."""
+    squares = ((values[:, None] - points[None]) ** 2).sum(-1) / scale**2
+    return float(np.log(np.exp(-0.5 * squares).mean(1) / (2 * np.pi * scale**2)).mean())
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How well a density and draws from it agree with held-out points: a row of the first table."""
+
+    log_density: float | None = None
+    distance: float | None = None
+    chain_distance: float | None = None
+    r_hat: float | None = None
+
+    def __str__(self) -> str:
+        thousand = lambda number: None if number is None else 1000 * number
+        cells = (self.log_density, thousand(self.distance), thousand(self.chain_distance), self.r_hat)
+        return "".join(f"{'' if cell is None else f'{cell:.3f}':>14}" for cell in cells)
+
+
+# ----------------------------------------------------------------------------------------- the program
+
+
+class Program:
+    """The steps of the program on one backend; what is printed at the end collects in dictionaries."""
+
+    def __init__(self, backend: Any, settings: Settings, out: pathlib.Path, seed: int, progress: bool) -> None:
+        self.backend, self.settings, self.out, self.seed, self.progress = backend, settings, out, seed, progress
+        self.data = datasets.spiral()
+        self.models: dict[str, Any] = {}
+        self.fits: dict[str, Fit] = {}
+        self.fields: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
+
+    def run(self) -> None:
+        """All steps, then the picture, then the tables."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.references()
+        with self.timed("training"):
+            for name in self.backend.MODELS:
+                self.models[name] = self.train(name)
+        with self.timed("Hamiltonian Monte Carlo"):
+            draws = {name: self.sample(name) for name in self.models}
+        with self.timed("NUTS"):
+            self.nuts("denoising")
+        with self.timed("fields and picture"):
+            self.draw([self.panel(name, draws[name]) for name in self.models])
+        self.print_tables()
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Keep the seconds of the enclosed block under ``stage``."""
+        if self.progress:
+            print(f"{stage} ...", flush=True)
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+    def references(self) -> None:
+        """The fits that the models' are to be seen beside."""
+        (train, test), rng, noise = self.data, np.random.default_rng(self.seed), self.backend.NOISE
+        gaussian = rng.multivariate_normal(train.mean(0), np.cov(train.T), 2000)
+        noisy = train + noise * rng.standard_normal(train.shape)
+        self.fits["training points"] = Fit(None, energy_distance(train, test))
+        self.fits["Gaussian of their moments"] = Fit(gaussian_fit(train, test), energy_distance(gaussian, test))
+        self.fits[f"training points blurred by {noise}"] = Fit(blurred(*self.data, noise), energy_distance(noisy, test))
+
+    def train(self, name: str) -> Any:
+        """A trained model."""
+        num_steps, progress = self.settings.num_steps, self.progress
+        return self.backend.train(name, self.data.train, num_steps=num_steps, seed=self.seed, progress=progress)
+
+    def sample(self, name: str) -> np.ndarray:
+        """Draws from a model's energy by Hamiltonian Monte Carlo, beside independent ones from a grid."""
+        model, test = self.models[name], self.data.test
+        chains = self.backend.hamiltonian(model, seed=self.seed, progress=self.progress, **self.settings.chains)
+        draws = np.random.default_rng(self.seed).permutation(chains.reshape(-1, 2))[:2000]
+        self.fits[name] = Fit(
+            float(self.backend.log_density(model, test).mean()),
+            energy_distance(self.grid_draws(model, 2000), test),
+            energy_distance(draws, test),
+            r_hat(chains),
+        )
+        return draws
+
+    def grid_draws(self, model: Any, count: int) -> np.ndarray:
+        """Independent draws: a cell of a fine grid by its density, and a uniform point in it."""
+        rng, axis = np.random.default_rng(self.seed), np.linspace(-REACH, REACH, 201, dtype=np.float32)
+        grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+        log_density = self.backend.log_density(model, grid).astype(float)
+        density = np.exp(log_density - log_density.max())
+        cells = rng.choice(len(grid), count, p=density / density.sum())
+        return grid[cells] + rng.uniform(-0.5, 0.5, (count, 2)) * (axis[1] - axis[0])
+
+    def nuts(self, name: str) -> None:
+        """The host's NUTS, with a model as the distribution of a latent variable."""
+        chains = self.backend.nuts(self.models[name], seed=self.seed, progress=self.progress, **self.settings.nuts)
+        distance = energy_distance(chains.reshape(-1, 2)[:2000], self.data.test)
+        self.fits[f"{name}, by NUTS"] = Fit(None, None, distance, r_hat(chains))
+
+    def panel(self, name: str, draws: np.ndarray) -> plots.Panel:
+        """A model's column of the picture, except for what is known only once it is drawn."""
+        model, axis = self.models[name], np.linspace(*BOUNDS, 131, dtype=np.float32)
+        asymmetry = self.backend.field_asymmetry(model, np.stack(np.meshgrid(axis, axis), -1))
+        fit = self.fits[name]
+        note = f"log-density {fit.log_density:.2f}\nenergy distance {1000 * fit.chain_distance:.1f}"
+        return plots.Panel(name, partial(self.draw_landscape, name), asymmetry, draws, note)
+
+    def draw_landscape(self, name: str, ax: Any) -> None:
+        """Field, energy and fixed points of a model, and the row of the second table."""
+        model, test = self.models[name], self.data.test
+        kinds = self.backend.draw_landscape(ax, model, test[: self.settings.num_starts], BOUNDS, CEILING)
+        asymmetry = self.backend.field_asymmetry(model, test)
+        circulation = np.abs(self.backend.field_circulation(model, test, RADIUS))
+        field, force = self.backend.field_and_force(model, test)
+        gap = np.linalg.norm(force - field) / np.linalg.norm(field)
+        numbers = (asymmetry.mean(), asymmetry.max(), circulation.mean(), gap)
+        self.fields[name] = "".join(f"{number:14.1e}" for number in numbers) + "".join(
+            f"{kinds.count(kind):9d}" for kind in ("sink", "saddle", "source")
+        )
+
+    def draw(self, panels: list[plots.Panel]) -> None:
+        """The picture."""
+        plots.save(self.out / "energy_landscape.png", panels, self.data.test, BOUNDS)
+
+    def print_tables(self) -> None:
+        """What came out, how far to trust it, and how long it took."""
+        columns = ("log-density", "distance", "... of HMC", "R-hat")
+        print(f"\n{f'{len(self.data.test)} held-out points':34}" + "".join(f"{column:>14}" for column in columns))
+        for name, fit in self.fits.items():
+            print(f"{name:34}{fit}")
+        print("log-density: mean, normalised. distance: energy distance of draws from the density (on a grid), times")
+        print("1000; of HMC: of draws along Markov chains from standard normal starts.")
+        columns = "".join(f"{column:>14}" for column in ("asymmetry", "largest", "circulation", "force - field"))
+        print(f"\n{'fields at the held-out points':34}{columns}{'sinks':>9}{'saddles':>9}{'sources':>9}")
+        for name, numbers in self.fields.items():
+            print(f"{name:34}{numbers}")
+        print(f"circulation: around circles of radius {RADIUS}; force: -gradient of the energy, relative to the field.")
+        print(f"\n{'':34}{'seconds':>14}")
+        for stage, seconds in self.seconds.items():
+            print(f"{stage:34}{seconds:14.1f}")
+        print(f"\npictures: {self.out / 'energy_landscape.png'}")
+
+
+def main(arguments: list[str] | None = None) -> Program:
+    """Parse the command line and run the program."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--backend", choices=("numpyro", "pyro"), default="numpyro")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out"), help="folder of the picture")
+    parser.add_argument("--quick", action="store_true", help="a much smaller run, to see that everything works")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parsed = parser.parse_args(arguments)
+    backend = importlib.import_module(f"energy_landscape_{parsed.backend}")
+    settings = QUICK if parsed.quick else FULL[parsed.backend]
+    program = Program(backend, settings, parsed.out, parsed.seed, not parsed.quiet)
+    program.run()
+    return program
+
+
+if __name__ == "__main__":
+    main()
