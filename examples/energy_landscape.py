@@ -27,6 +27,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 import datasets
 import energy_landscape_plots as plots
@@ -60,7 +61,7 @@ QUICK = Settings(num_steps=150, num_starts=20, chains=_chains(20, 20, 40), nuts=
 
 def energy_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Unbiased estimate of ``2 E|x - y| - E|x - x'| - E|y - y'|`` (Szekely & Rizzo 2013), 0 for equal distributions."""
-    mean = lambda x, y, pairs: np.linalg.norm(x[:, None] - y[None], axis=-1).sum() / pairs
+    mean = lambda x, y, pairs: cdist(x, y).sum() / pairs
     within = [mean(x, x, len(x) * (len(x) - 1)) for x in (first, second)]
     return float(2 * mean(first, second, len(first) * len(second)) - sum(within))
 
@@ -124,7 +125,7 @@ class Program:
         with self.timed("Hamiltonian Monte Carlo"):
             draws = {name: self.sample(name) for name in self.models}
         with self.timed("NUTS"):
-            self.nuts("denoising")
+            self.nuts("tied, denoising")
         with self.timed("fields and picture"):
             self.draw([self.panel(name, draws[name]) for name in self.models])
         self.print_tables()
@@ -158,7 +159,7 @@ class Program:
         chains = self.backend.hamiltonian(model, seed=self.seed, progress=self.progress, **self.settings.chains)
         draws = np.random.default_rng(self.seed).permutation(chains.reshape(-1, 2))[:2000]
         self.fits[name] = Fit(
-            float(self.backend.log_density(model, test).mean()),
+            float(np.mean(self.backend.log_density(model, test))),
             energy_distance(self.grid_draws(model, 2000), test),
             energy_distance(draws, test),
             r_hat(chains),
@@ -169,7 +170,7 @@ class Program:
         """Independent draws: a cell of a fine grid by its density, and a uniform point in it."""
         rng, axis = np.random.default_rng(self.seed), np.linspace(-REACH, REACH, 201, dtype=np.float32)
         grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-        log_density = self.backend.log_density(model, grid).astype(float)
+        log_density = np.asarray(self.backend.log_density(model, grid), float)
         density = np.exp(log_density - log_density.max())
         cells = rng.choice(len(grid), count, p=density / density.sum())
         return grid[cells] + rng.uniform(-0.5, 0.5, (count, 2)) * (axis[1] - axis[0])
@@ -183,7 +184,7 @@ class Program:
     def panel(self, name: str, draws: np.ndarray) -> plots.Panel:
         """A model's column of the picture, except for what is known only once it is drawn."""
         model, axis = self.models[name], np.linspace(*BOUNDS, 131, dtype=np.float32)
-        asymmetry = self.backend.field_asymmetry(model, np.stack(np.meshgrid(axis, axis), -1))
+        asymmetry = np.asarray(self.backend.field_asymmetry(model, np.stack(np.meshgrid(axis, axis), -1)))
         fit = self.fits[name]
         note = f"log-density {fit.log_density:.2f}\nenergy distance {1000 * fit.chain_distance:.1f}"
         return plots.Panel(name, partial(self.draw_landscape, name), asymmetry, draws, note)
@@ -192,9 +193,9 @@ class Program:
         """Field, energy and fixed points of a model, and the row of the second table."""
         model, test = self.models[name], self.data.test
         kinds = self.backend.draw_landscape(ax, model, test[: self.settings.num_starts], BOUNDS, CEILING)
-        asymmetry = self.backend.field_asymmetry(model, test)
+        asymmetry = np.asarray(self.backend.field_asymmetry(model, test))
         circulation = np.abs(self.backend.field_circulation(model, test, RADIUS))
-        field, force = self.backend.field_and_force(model, test)
+        field, force = map(np.asarray, self.backend.field_and_force(model, test))
         gap = np.linalg.norm(force - field) / np.linalg.norm(field)
         numbers = (asymmetry.mean(), asymmetry.max(), circulation.mean(), gap)
         self.fields[name] = "".join(f"{number:14.1e}" for number in numbers) + "".join(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -33,14 +34,15 @@ LEARNING_RATE = 0.01
 # ------------------------------------------------------------------------------------------ the models
 
 
-def tied(points: Any, noise: float) -> TiedAutoencoder:
+def tied(points: Any, noise: float, log_partition: Any = "auto") -> TiedAutoencoder:
     """One layer of tanh units whose answers go back by the same weights, scaled; each bends at some training point."""
     weights = numpyro.param("weights", lambda key: 2 * random.normal(key, (2, NUM_HIDDEN)))
     bends = lambda key: points[random.choice(key, len(points), (NUM_HIDDEN,))]
     hidden_bias = numpyro.param("hidden_bias", lambda key: -(bends(key) * weights.T).sum(1))
     visible_bias = numpyro.param("visible_bias", jnp.zeros(2))
     gain = numpyro.param("gain", jnp.full(NUM_HIDDEN, 1 / NUM_HIDDEN))
-    return TiedAutoencoder(weights, hidden_bias, visible_bias, activation="tanh", temperature=noise**2, gain=gain)
+    options = {"activation": "tanh", "temperature": noise**2, "gain": gain, "log_partition": log_partition}
+    return TiedAutoencoder(weights, hidden_bias, visible_bias, **options)
 
 
 def network() -> nnx.Module:
@@ -101,19 +103,19 @@ def denoise_symmetrically(model: LineIntegralEnergy, points: Any) -> None:
 
 #: How each model is made, and how it observes the data.
 MODELS: dict[str, tuple[Callable[..., EnergyDistribution], Callable[[Any, Any], None]]] = {
-    "denoising": (partial(tied, noise=NOISE), denoise),
-    "contractive": (partial(tied, noise=NOISE), contract),
-    "score matching": (partial(tied, noise=SMOOTHING), match_score),
-    "untied": (untied, denoise),
-    "untied, penalised": (untied, denoise_symmetrically),
-    "gradient step": (gradient_step, denoise),
+    "tied, denoising": (partial(tied, noise=NOISE), denoise),
+    "tied, contractive": (partial(tied, noise=NOISE), contract),
+    "tied, score matching": (partial(tied, noise=SMOOTHING), match_score),
+    "untied, denoising": (untied, denoise),
+    "untied, symmetrised": (untied, denoise_symmetrically),
+    "gradient step, denoising": (gradient_step, denoise),
 }
 
 
 def train(name: str, points: np.ndarray, *, num_steps: int, seed: int, progress: bool) -> EnergyDistribution:
     """Fit a model by stochastic variational inference without latent variables.
 
-    What cannot normalise itself gets its partition function from a sum over a grid of the plane.
+    Its partition function is then a constant: quadrature where the family has it, else a sum over a grid of the plane.
     """
     build, observe = MODELS[name]
     points = jnp.asarray(points)
@@ -128,12 +130,13 @@ def train(name: str, points: np.ndarray, *, num_steps: int, seed: int, progress:
     fit = svi.run(random.key(seed), num_steps, progress_bar=progress)
     trained = numpyro.handlers.substitute(partial(build, points), data=fit.params)
     model = trained()
-    return model if model.is_normalized else trained(log_partition=log_integral(model))
+    return trained(log_partition=model.log_partition if model.is_normalized else log_integral(model))
 
 
-def log_integral(model: EnergyDistribution, reach: float = 5.0, num_points: int = 301) -> Any:
-    """log of the integral of ``exp(-energy)`` over a square."""
-    axis = jnp.linspace(-reach, reach, num_points)
+@jax.jit
+def log_integral(model: EnergyDistribution) -> jax.Array:
+    """log of the integral of ``exp(-energy)`` over a square that holds it all."""
+    axis = jnp.linspace(-4.0, 4.0, 201)
     grid = jnp.stack(jnp.meshgrid(axis, axis), -1)
     return logsumexp(-model.energy(grid)) + 2 * jnp.log(axis[1] - axis[0])
 
@@ -141,26 +144,29 @@ def log_integral(model: EnergyDistribution, reach: float = 5.0, num_points: int 
 # -------------------------------------------------------------------------------- what they look like
 
 
-def log_density(model: EnergyDistribution, points: np.ndarray) -> np.ndarray:
+@jax.jit
+def log_density(model: EnergyDistribution, points: Any) -> jax.Array:
     """Normalised log-density, shape ``(...)``."""
-    return np.asarray(model.log_prob(jnp.asarray(points)))
+    return model.log_prob(points)
 
 
-def field_asymmetry(model: Any, points: np.ndarray) -> np.ndarray:
+@jax.jit
+def field_asymmetry(model: EnergyDistribution, points: Any) -> jax.Array:
     """Asymmetry of the Jacobian of the model's field, from 0 to 1, shape ``(...)``."""
-    return np.asarray(asymmetry(model, jnp.asarray(points)))
+    return asymmetry(model, points)
 
 
-def field_circulation(model: Any, points: np.ndarray, radius: float) -> np.ndarray:
+@partial(jax.jit, static_argnames="radius")
+def field_circulation(model: EnergyDistribution, points: Any, radius: float) -> jax.Array:
     """Circulation of the model's field around a circle about each point, shape ``(...)``."""
-    return np.asarray(circulation(model, jnp.asarray(points), radius))
+    return circulation(model, points, radius)
 
 
-def field_and_force(model: Any, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+@jax.jit
+def field_and_force(model: Any, points: Any) -> tuple[jax.Array, jax.Array]:
     """The field r(x) - x, and what the energy makes of it: the score times the temperature."""
-    points = jnp.asarray(points)
     temperature = model.scale**2 if isinstance(model, GradientStepEnergy) else model.temperature
-    return np.asarray(model.field(points)), np.asarray(temperature * model.score(points))
+    return model.field(points), temperature * model.score(points)
 
 
 def draw_landscape(ax: Any, model: Any, starts: np.ndarray, bounds: tuple[float, float], ceiling: float) -> list[str]:

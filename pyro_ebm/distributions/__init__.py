@@ -12,6 +12,7 @@ from pyro_ebm.distributions.covariance import CovarianceRBM, MeanCovarianceRBM
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.distributions.gated import GatedRBM
 from pyro_ebm.distributions.markov import MarkovNetwork
+from pyro_ebm.distributions.network import CausalAutoencoder, GradientStepEnergy, LineIntegralEnergy
 from pyro_ebm.distributions.neural import NeuralEnergy
 from pyro_ebm.distributions.partition import ImproperDensityError, IntractablePartitionError
 from pyro_ebm.distributions.rbm import BernoulliRBM, GaussianBernoulliRBM, GaussianRBM
@@ -21,6 +22,7 @@ __all__ = [
     "Activation",
     "BernoulliRBM",
     "BinaryAutoencoder",
+    "CausalAutoencoder",
     "CovarianceAutoencoder",
     "CovarianceRBM",
     "EnergyDistribution",
@@ -28,8 +30,10 @@ __all__ = [
     "GatedRBM",
     "GaussianBernoulliRBM",
     "GaussianRBM",
+    "GradientStepEnergy",
     "ImproperDensityError",
     "IntractablePartitionError",
+    "LineIntegralEnergy",
     "MarkovNetwork",
     "MeanCovarianceAutoencoder",
     "MeanCovarianceRBM",

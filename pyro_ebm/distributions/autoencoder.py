@@ -13,7 +13,7 @@ from torch import sigmoid
 from torch.distributions import constraints
 from torch.special import entr, logit
 
-from pyro_ebm.distributions.activations import Activation, resolve_activation
+from pyro_ebm.distributions.activations import ACTIVATIONS, Activation, resolve_activation
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.distributions.filters import FilterEnergy
 from pyro_ebm.distributions.gated import GATED_CONSTRAINTS, GATED_DIMS, GatedEnergy
@@ -128,7 +128,7 @@ class _LinearAutoencoder(Autoencoder):
         """Whether this is the free energy of a Gaussian-Bernoulli machine that can be enumerated."""
         plain = set(self.optional_parameters) <= self._absent
         size = 2 ** self.hidden_bias.shape[-1]
-        return self.activation.name == "sigmoid" and plain and size <= MAX_ENUMERATED_TERMS
+        return self.activation is ACTIVATIONS["sigmoid"] and plain and size <= MAX_ENUMERATED_TERMS
 
     @property
     def has_exact_partition(self) -> bool:

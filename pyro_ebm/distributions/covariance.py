@@ -66,6 +66,11 @@ class _BinaryFilterMachine(FilterMachine):
         return _SIGMOID.units(inputs, order)
 
     def _filter_precisions(self, covariance_hidden: torch.Tensor) -> torch.Tensor:
+        if self.normalize_visible:
+            raise TypeError(
+                f"normalize_visible: {type(self).__name__} expected False for visible units given hidden ones, got "
+                "True: visible units that are normalised inside the covariance units are not Gaussian given these"
+            )
         return -self._unpool(covariance_hidden)
 
     def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
@@ -77,14 +82,6 @@ class _BinaryFilterMachine(FilterMachine):
 
     _hidden_distribution = staticmethod(bernoulli_units)
     _sample_hidden = staticmethod(bernoulli_from_logits)
-
-    def _visible_distribution(self, hidden: torch.Tensor) -> Any:
-        if self.normalize_visible:
-            raise TypeError(
-                f"normalize_visible: {type(self).__name__}.visible_given_hidden expected False, got True: visible "
-                "units that are normalised inside the covariance units are not Gaussian given these"
-            )
-        return super()._visible_distribution(hidden)
 
     @property
     def has_gibbs_step(self) -> bool:

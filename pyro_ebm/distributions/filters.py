@@ -92,13 +92,16 @@ class FilterEnergy(EnergyDistribution):
         return score + self._linear() - self._diagonal() * value
 
     def _laplacian(self, value: torch.Tensor) -> torch.Tensor:
-        if self.normalize_visible:
-            return super()._laplacian(value)
         outputs = self._outputs(value)
         pooled = self._pooled(value, outputs)
         slopes, curvatures = self._covariance_units(pooled, 1), self._covariance_units(pooled, 2)
-        laplacian = (curvatures * self._squared_gradients(outputs)).sum(-1) - self._diagonal().sum(-1)
-        laplacian = laplacian + (self._unpool(slopes) * (self.filters**2).sum(-2)).sum(-1)
+        squares = self._squared_gradients(outputs)
+        traces = (self._unpool(slopes) * (self.filters**2).sum(-2)).sum(-1)
+        if self.normalize_visible:  # q is a quotient p / n, with v'grad p = 2p and n = |v|^2 / D + 1/2
+            norm, ratio = self._norm(value), 4 / (value.shape[-1] * self._norm(value))
+            squares = squares / norm**2 - ratio * (1 + 0.5 / norm) * pooled**2
+            traces = ((traces.unsqueeze(-1) - (2 + ratio) * (slopes * pooled).sum(-1, keepdim=True)) / norm).squeeze(-1)
+        laplacian = (curvatures * squares).sum(-1) + traces - self._diagonal().sum(-1)
         if self.has_mean_units:
             curvatures = self._mean_units(self._mean_inputs(value), 2)
             laplacian = laplacian + (curvatures * (self.weights**2).sum(-2)).sum(-1)

@@ -1,6 +1,6 @@
 """Energies given by any function or network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,7 +10,48 @@ from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.infer.samplers import Sampler
 
 
-class NeuralEnergy(EnergyDistribution):
+class CallableEnergy(EnergyDistribution):
+    """An energy made of a function or network, whose type and device it takes.
+
+    A member defines ``_evaluate``, the function's output with its shape checked.
+    """
+
+    #: The constructor's name for the function.
+    callable_name = "energy_fn"
+
+    def _store_callable(self, function: Any, event_shape: Any) -> None:
+        if not callable(function):
+            raise TypeError(f"{self.callable_name}: expected a callable, got {type(function).__name__}")
+        if not isinstance(event_shape, tuple) or not all(isinstance(size, int) and size > 0 for size in event_shape):
+            raise TypeError(f"event_shape: expected a tuple of positive integers, got {event_shape!r}")
+        self._callable = function
+
+    def _evaluate(self, value: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, self.event_dim)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._reference().dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._reference().device
+
+    def _reference(self) -> torch.Tensor:
+        """A tensor of the network's type and device."""
+        return next((tensor for tensor in _tensors(self._callable) if tensor.is_floating_point()), torch.empty(0))
+
+    def _guarded(self, value: torch.Tensor) -> list[torch.Tensor]:
+        # Only what the output depends on beside the value can give this a gradient: parameters and captured tensors.
+        beside_value = [self._evaluate(value.detach())] if torch.is_grad_enabled() else []
+        return beside_value + super()._guarded(value)
+
+
+class NeuralEnergy(CallableEnergy):
     r"""A distribution with density proportional to ``exp(-energy_fn(v))`` for any torch function or network.
 
     The partition function is unknown unless one is given, so ``log_prob`` is guarded: it may be differentiated in the
@@ -20,8 +61,8 @@ class NeuralEnergy(EnergyDistribution):
 
     :param energy_fn: maps a **batch** of values of shape ``(..., *event_shape)`` to energies of shape ``(...)`` (in
         NumPyro: one value to a scalar): a plain function or any ``torch.nn.Module``. Samples and energies have the
-        type and device of the module's first floating-point parameter or buffer; torch's defaults without one.
-        The distribution pickles where ``energy_fn`` does.
+        type and device of the first floating-point parameter or buffer of the module, or of the modules and tensors
+        that the function closes over; torch's defaults without one. The distribution pickles where ``energy_fn`` does.
     :param event_shape: shape of one value, a tuple of positive integers.
     :param log_partition: normaliser policy: ``"auto"`` and ``None`` mean unknown; a constant or an estimator.
     :param sampler: ``Hamiltonian()`` (default) or ``Langevin()``.
@@ -46,32 +87,15 @@ class NeuralEnergy(EnergyDistribution):
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        if not callable(energy_fn):
-            raise TypeError(f"energy_fn: expected a callable, got {type(energy_fn).__name__}")
-        if not isinstance(event_shape, tuple) or not all(isinstance(size, int) and size > 0 for size in event_shape):
-            raise TypeError(f"event_shape: expected a tuple of positive integers, got {event_shape!r}")
-        self.energy_fn = energy_fn
+        self._store_callable(energy_fn, event_shape)
         super().__init__(
             event_shape=event_shape, log_partition=log_partition, sampler=sampler, validate_args=validate_args
         )
 
     @property
-    def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.real, self.event_dim)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._reference().dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._reference().device
-
-    def _reference(self) -> torch.Tensor:
-        """A tensor of the network's type and device."""
-        module = getattr(self.energy_fn, "__self__", self.energy_fn)
-        tensors = [*module.parameters(), *module.buffers()] if isinstance(module, torch.nn.Module) else []
-        return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+    def energy_fn(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The function or network."""
+        return self._callable
 
     def _energy(self, value: torch.Tensor) -> torch.Tensor:
         energy = self.energy_fn(value)
@@ -85,7 +109,29 @@ class NeuralEnergy(EnergyDistribution):
             )
         return energy
 
-    def _guarded(self, value: torch.Tensor) -> list[torch.Tensor]:
-        # Only what the energy depends on beside its value can give this a gradient: parameters and captured tensors.
-        beside_value = [self._energy(value.detach())] if torch.is_grad_enabled() else []
-        return beside_value + super()._guarded(value)
+    _evaluate = _energy
+
+
+def captured(function: Any) -> list[Any]:
+    """What a function is made of, itself or its owner and what it closes over: modules, distributions, tensors."""
+    defaults = getattr(function, "__defaults__", None) or ()
+    cells = getattr(function, "__closure__", None) or ()
+    parts = (getattr(function, "__self__", function), *defaults, *map(_content, cells))
+    kinds = (torch.nn.Module, EnergyDistribution, torch.Tensor)
+    return [part for kind in kinds for part in parts if isinstance(part, kind)]
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # empty as yet
+        return None
+
+
+def _tensors(function: Any) -> Iterator[torch.Tensor]:
+    for part in captured(function):
+        if isinstance(part, torch.nn.Module):
+            yield from part.parameters()
+            yield from part.buffers()
+        else:
+            yield part if isinstance(part, torch.Tensor) else torch.empty(0, dtype=part.dtype, device=part.device)

@@ -40,10 +40,10 @@ class AnnealedImportanceSampling:
         check_positive_int("num_temperatures", self.num_temperatures)
 
     def check(self, distribution: Any) -> None:
-        if not hasattr(distribution, "annealed"):
+        if not (hasattr(distribution, "annealed") and distribution.has_gibbs_step):
             raise TypeError(
-                f"log_partition: AnnealedImportanceSampling needs a family with a path to independent units, and "
-                f"{type(distribution).__name__} has none"
+                f"log_partition: AnnealedImportanceSampling needs a family with a path to independent units and Gibbs "
+                f"sampling along it, and {type(distribution).__name__} has none"
             )
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ class ScoreMatching(Criterion):
 
     :param base: a continuous energy distribution.
     :param estimator: ``"exact"`` or ``"hutchinson"``.
-    :raises TypeError: if ``base`` is discrete: binary data have no score.
+    :raises TypeError: if ``base`` is discrete (binary data have no score) or its score has jumps.
     :raises ValueError: for an unknown ``estimator``.
 
     >>> import torch
@@ -36,6 +36,11 @@ class ScoreMatching(Criterion):
             raise TypeError(
                 f"base: ScoreMatching expected a continuous distribution, got {type(base).__name__}, whose values have "
                 "no score; use PseudoLikelihood or a contrastive criterion"
+            )
+        if not base.has_continuous_score:
+            raise TypeError(
+                f"base: ScoreMatching expected a continuous score, got a {type(base).__name__} whose activation jumps: "
+                "the trace of its Jacobian misses the jumps"
             )
         self.estimator = estimator
 

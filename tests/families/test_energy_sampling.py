@@ -111,7 +111,10 @@ def test_batches_are_the_models_in_them(backend, name):
 
 
 def host_draws(backend, distribution, num_copies=200, num_samples=100):
-    """NUTS of the host over independent copies in a plate: shape (copies, draws, event)."""
+    """NUTS of the host over independent copies in a plate: shape (copies, draws, event).
+
+    The partition function is a constant here; not to know it saves its quadrature at every step.
+    """
     if backend.name == "numpyro":
         import jax
         import numpyro
@@ -147,13 +150,17 @@ def assert_host_moments(draws, mean, covariance):
 
 @pytest.mark.parametrize("name", ["mPoT", "tied tanh"])
 def test_host_nuts_over_a_latent_value(backend, name):
-    assert_host_moments(host_draws(backend, ALL[name].make(backend)), *plane_moments(backend.name, name)[1:])
+    assert_host_moments(
+        host_draws(backend, ALL[name].make(backend, log_partition=None)), *plane_moments(backend.name, name)[1:]
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in HOSTED if name not in ("mPoT", "tied tanh")])
 def test_host_nuts_over_every_latent_energy(backend, name):
-    assert_host_moments(host_draws(backend, ALL[name].make(backend)), *plane_moments(backend.name, name)[1:])
+    assert_host_moments(
+        host_draws(backend, ALL[name].make(backend, log_partition=None)), *plane_moments(backend.name, name)[1:]
+    )
 
 
 @pytest.mark.slow

@@ -19,21 +19,39 @@ def ops(backend):
     return importlib.import_module("jax.numpy" if backend.name == "numpyro" else "torch")
 
 
+def as_network(backend, function):
+    """In torch a module, whose buffer says that it works in float64."""
+    if backend.name == "numpyro":
+        return function
+    import torch
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("unit", torch.ones((), dtype=torch.float64))
+
+        def forward(self, x):
+            return function(x)
+
+    return Network()
+
+
 def untied(backend):
     """An untied network, whose field is not a gradient."""
     first, second, bias = map(backend.array, (FIRST, SECOND, BIAS))
-    return lambda x: ops(backend).tanh(x @ first + bias) @ second
+    return as_network(backend, lambda x: ops(backend).tanh(x @ first + bias) @ second)
 
 
 def tied(backend):
     first, bias = map(backend.array, (FIRST, BIAS))
-    return lambda x: ops(backend).tanh(x @ first + bias) @ first.T
+    return as_network(backend, lambda x: ops(backend).tanh(x @ first + bias) @ first.T)
 
 
 def causal(backend):
     """Output 1 depends on input 0 only, output 0 on nothing."""
     mask = backend.array(np.array([[0.0, 1.0], [0.0, 0.0]]))
-    return lambda x: 0.5 + ops(backend).sin(2 * (x @ mask)) * backend.array(np.array([0.0, 1.5]))
+    heights = backend.array(np.array([0.0, 1.5]))
+    return as_network(backend, lambda x: 0.5 + ops(backend).sin(2 * (x @ mask)) * heights)
 
 
 def network(backend, family, **options):
@@ -119,7 +137,7 @@ def test_causal_samplers(backend, sampler):
 def test_jacobi_decoding_is_ancestral_sampling_in_parallel(backend):
     """The same noise gives the same draws, of a chain that takes many sweeps to settle."""
     shift = backend.array(np.eye(6, k=1))
-    walk = lambda x: 0.9 * x @ shift
+    walk = as_network(backend, lambda x: 0.9 * x @ shift)
     build = backend.distributions.CausalAutoencoder
     first, second = (
         backend.sample(build(walk, (6,), sampler=getattr(backend.infer, name)()), 3, (50,))
@@ -144,7 +162,9 @@ def test_causal_networks_are_found_out(backend):
     for orientation in (np.eye(3, k=1), np.eye(3, k=-1)):
         shift = backend.array(orientation)
         with pytest.raises(ValueError, match=r"reconstruct: .*CausalAutoencoder"):
-            backend.distributions.LineIntegralEnergy(lambda x, s=shift: ops(backend).tanh(x @ s), (3,))
+            backend.distributions.LineIntegralEnergy(
+                as_network(backend, lambda x, s=shift: ops(backend).tanh(x @ s)), (3,)
+            )
     backend.distributions.LineIntegralEnergy(lambda x: 0 * x + 1.0, (3,))  # a constant has a potential
     with pytest.raises(ValueError, match=r"reconstruct: .*output 0 that depends on input 0"):
         backend.distributions.CausalAutoencoder(ops(backend).tanh, (3,))
@@ -155,7 +175,9 @@ def test_causal_networks_are_found_out(backend):
 def test_parameters_of_the_network_are_guarded(backend, family):
     def objective(weights):
         cls = getattr(backend.distributions, family)
-        return cls(lambda x: ops(backend).tanh(x @ weights), (2,)).log_prob(backend.array(points(1)[0]))
+        return cls(as_network(backend, lambda x: ops(backend).tanh(x @ weights)), (2,)).log_prob(
+            backend.array(points(1)[0])
+        )
 
     with pytest.raises(backend.ebm.IntractablePartitionError, match=family):
         backend.grad(objective, backend.array(np.eye(2)))
@@ -166,7 +188,7 @@ def test_causal_networks_are_learned_by_their_likelihood(backend):
 
     def objective(slope):
         lower = backend.array(np.array([[0.0, 1.0], [0.0, 0.0]]))
-        model = backend.distributions.CausalAutoencoder(lambda x: slope * (x @ lower), (2,))
+        model = backend.distributions.CausalAutoencoder(as_network(backend, lambda x: slope * (x @ lower)), (2,))
         return model.log_prob(at).sum()
 
     x = points(6)

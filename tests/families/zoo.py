@@ -115,7 +115,7 @@ def tied(activation, visible=2, hidden=3, seed=21, **extra):
     p = _random(seed, weights=(visible, hidden), hidden_bias=hidden, visible_bias=visible)
     gain = {} if activation == "softmax" else {"gain": np.linspace(0.6, 0.9, hidden)}
     norm = _PROPER_NORM.get(activation)
-    weights = p["weights"] * norm / np.linalg.norm(p["weights"], 2) if norm else 0.9 * p["weights"]
+    weights = p["weights"] * norm / np.linalg.norm(p["weights"], 2) if norm else 0.6 * p["weights"]
     p = {**p, "weights": weights, **gain, **extra}
     return Case(
         "TiedAutoencoder",
