@@ -24,7 +24,7 @@ import pathlib
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -36,6 +36,7 @@ BOUNDS = (-2.6, 2.6)  # of the picture
 REACH = 4.0  # of the grid that draws are taken from
 CEILING = 10.0  # of the energies in the picture
 RADIUS = 0.1  # of the circles of circulation
+KERNEL = 0.25  # standard deviation of the discrepancy's kernel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Settings:
 
     num_steps: int = 3000
     num_starts: int = 200
-    chains: dict[str, int] = dataclasses.field(default_factory=lambda: _chains(200, 100, 40))
+    chains: dict[str, int] = dataclasses.field(default_factory=lambda: _chains(200, 200, 40))
     nuts: dict[str, int] = dataclasses.field(default_factory=lambda: _chains(300, 500, 4))
 
 
@@ -59,11 +60,14 @@ QUICK = Settings(num_steps=150, num_starts=20, chains=_chains(20, 20, 40), nuts=
 # ------------------------------------------------------------------------------------------ the scores
 
 
-def energy_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Unbiased estimate of ``2 E|x - y| - E|x - x'| - E|y - y'|`` (Szekely & Rizzo 2013), 0 for equal distributions."""
-    mean = lambda x, y, pairs: cdist(x, y).sum() / pairs
-    within = [mean(x, x, len(x) * (len(x) - 1)) for x in (first, second)]
-    return float(2 * mean(first, second, len(first) * len(second)) - sum(within))
+def discrepancy(first: np.ndarray, second: np.ndarray) -> float:
+    """Unbiased estimate of the squared maximum mean discrepancy with a Gaussian kernel (Gretton et al. 2012).
+
+    It is 0 for equal distributions. A kernel as narrow as ``KERNEL`` sees whether points lie on the curve.
+    """
+    kernel = lambda x, y: np.exp(-0.5 * cdist(x, y, "sqeuclidean") / KERNEL**2)
+    within = [(kernel(x, x).sum() - len(x)) / (len(x) * (len(x) - 1)) for x in (first, second)]
+    return float(sum(within) - 2 * kernel(first, second).mean())
 
 
 def r_hat(draws: np.ndarray) -> float:
@@ -91,14 +95,26 @@ class Fit:
     """How well a density and draws from it agree with held-out points: a row of the first table."""
 
     log_density: float | None = None
-    distance: float | None = None
-    chain_distance: float | None = None
+    discrepancy: float | None = None
+    chain_discrepancy: float | None = None
     r_hat: float | None = None
 
     def __str__(self) -> str:
         thousand = lambda number: None if number is None else 1000 * number
-        cells = (self.log_density, thousand(self.distance), thousand(self.chain_distance), self.r_hat)
+        cells = (self.log_density, thousand(self.discrepancy), thousand(self.chain_discrepancy), self.r_hat)
         return "".join(f"{'' if cell is None else f'{cell:.3f}':>14}" for cell in cells)
+
+
+class Field(NamedTuple):
+    """How far a field is from a gradient: a row of the second table."""
+
+    asymmetry: float
+    largest: float
+    circulation: float
+    gap: float
+
+    def __str__(self) -> str:
+        return "".join(f"{number:14.1e}" for number in self)
 
 
 # ----------------------------------------------------------------------------------------- the program
@@ -112,7 +128,8 @@ class Program:
         self.data = datasets.spiral()
         self.models: dict[str, Any] = {}
         self.fits: dict[str, Fit] = {}
-        self.fields: dict[str, str] = {}
+        self.fields: dict[str, Field] = {}
+        self.kinds: dict[str, list[str]] = {}
         self.seconds: dict[str, float] = {}
 
     def run(self) -> None:
@@ -144,9 +161,9 @@ class Program:
         (train, test), rng, noise = self.data, np.random.default_rng(self.seed), self.backend.NOISE
         gaussian = rng.multivariate_normal(train.mean(0), np.cov(train.T), 2000)
         noisy = train + noise * rng.standard_normal(train.shape)
-        self.fits["training points"] = Fit(None, energy_distance(train, test))
-        self.fits["Gaussian of their moments"] = Fit(gaussian_fit(train, test), energy_distance(gaussian, test))
-        self.fits[f"training points blurred by {noise}"] = Fit(blurred(*self.data, noise), energy_distance(noisy, test))
+        self.fits["training points"] = Fit(None, discrepancy(train, test))
+        self.fits["Gaussian of their moments"] = Fit(gaussian_fit(train, test), discrepancy(gaussian, test))
+        self.fits[f"training points blurred by {noise}"] = Fit(blurred(*self.data, noise), discrepancy(noisy, test))
 
     def train(self, name: str) -> Any:
         """A trained model."""
@@ -160,8 +177,8 @@ class Program:
         draws = np.random.default_rng(self.seed).permutation(chains.reshape(-1, 2))[:2000]
         self.fits[name] = Fit(
             float(np.mean(self.backend.log_density(model, test))),
-            energy_distance(self.grid_draws(model, 2000), test),
-            energy_distance(draws, test),
+            discrepancy(self.grid_draws(model, 2000), test),
+            discrepancy(draws, test),
             r_hat(chains),
         )
         return draws
@@ -178,29 +195,32 @@ class Program:
     def nuts(self, name: str) -> None:
         """The host's NUTS, with a model as the distribution of a latent variable."""
         chains = self.backend.nuts(self.models[name], seed=self.seed, progress=self.progress, **self.settings.nuts)
-        distance = energy_distance(chains.reshape(-1, 2)[:2000], self.data.test)
-        self.fits[f"{name}, by NUTS"] = Fit(None, None, distance, r_hat(chains))
+        found = discrepancy(chains.reshape(-1, 2)[:2000], self.data.test)
+        self.fits[f"{name}, by NUTS"] = Fit(None, None, found, r_hat(chains))
 
     def panel(self, name: str, draws: np.ndarray) -> plots.Panel:
-        """A model's column of the picture, except for what is known only once it is drawn."""
+        """A model's column of the picture."""
         model, axis = self.models[name], np.linspace(*BOUNDS, 131, dtype=np.float32)
         asymmetry = np.asarray(self.backend.field_asymmetry(model, np.stack(np.meshgrid(axis, axis), -1)))
-        fit = self.fits[name]
-        note = f"log-density {fit.log_density:.2f}\nenergy distance {1000 * fit.chain_distance:.1f}"
-        return plots.Panel(name, partial(self.draw_landscape, name), asymmetry, draws, note)
+        field, fit = self.measure(name), self.fits[name]
+        field_note = f"at the data {field.asymmetry:.0e}; force off by {field.gap:.0%}"
+        draws_note = f"log-density {fit.log_density:.2f}, discrepancy {1000 * fit.chain_discrepancy:.1f}"
+        return plots.Panel(name, partial(self.draw_landscape, name), asymmetry, draws, field_note, draws_note)
 
-    def draw_landscape(self, name: str, ax: Any) -> None:
-        """Field, energy and fixed points of a model, and the row of the second table."""
+    def measure(self, name: str) -> Field:
+        """How far a model's field is from a gradient, at the held-out points."""
         model, test = self.models[name], self.data.test
-        kinds = self.backend.draw_landscape(ax, model, test[: self.settings.num_starts], BOUNDS, CEILING)
         asymmetry = np.asarray(self.backend.field_asymmetry(model, test))
         circulation = np.abs(self.backend.field_circulation(model, test, RADIUS))
         field, force = map(np.asarray, self.backend.field_and_force(model, test))
         gap = np.linalg.norm(force - field) / np.linalg.norm(field)
-        numbers = (asymmetry.mean(), asymmetry.max(), circulation.mean(), gap)
-        self.fields[name] = "".join(f"{number:14.1e}" for number in numbers) + "".join(
-            f"{kinds.count(kind):9d}" for kind in ("sink", "saddle", "source")
-        )
+        self.fields[name] = Field(asymmetry.mean(), asymmetry.max(), circulation.mean(), gap)
+        return self.fields[name]
+
+    def draw_landscape(self, name: str, ax: Any) -> None:
+        """Field, energy and fixed points of a model."""
+        starts = self.data.test[: self.settings.num_starts]
+        self.kinds[name] = self.backend.draw_landscape(ax, self.models[name], starts, BOUNDS, CEILING)
 
     def draw(self, panels: list[plots.Panel]) -> None:
         """The picture."""
@@ -208,17 +228,23 @@ class Program:
 
     def print_tables(self) -> None:
         """What came out, how far to trust it, and how long it took."""
-        columns = ("log-density", "distance", "... of HMC", "R-hat")
+        columns = ("log-density", "discrepancy", "... of chains", "R-hat")
         print(f"\n{f'{len(self.data.test)} held-out points':34}" + "".join(f"{column:>14}" for column in columns))
         for name, fit in self.fits.items():
             print(f"{name:34}{fit}")
-        print("log-density: mean, normalised. distance: energy distance of draws from the density (on a grid), times")
-        print("1000; of HMC: of draws along Markov chains from standard normal starts.")
-        columns = "".join(f"{column:>14}" for column in ("asymmetry", "largest", "circulation", "force - field"))
+        print("log-density: mean, normalised. discrepancy: squared MMD, times 1000, between the held-out points and")
+        print("independent draws from the density on a grid; of chains: and Markov chains from standard normal starts.")
+        columns = "".join(f"{column:>14}" for column in ("asymmetry", "largest", "circulation", "force off by"))
         print(f"\n{'fields at the held-out points':34}{columns}{'sinks':>9}{'saddles':>9}{'sources':>9}")
-        for name, numbers in self.fields.items():
-            print(f"{name:34}{numbers}")
-        print(f"circulation: around circles of radius {RADIUS}; force: -gradient of the energy, relative to the field.")
+        for name, field in self.fields.items():
+            counts = (self.kinds[name].count(kind) for kind in ("sink", "saddle", "source"))
+            print(f"{name:34}{field}" + "".join(f"{count:9}" for count in counts))
+        print(
+            f"circulation: mean absolute one around circles of radius {RADIUS}. force: the energy's downhill gradient,"
+        )
+        print(
+            "times the temperature, which is the field if that is a gradient; else off by this fraction of the field."
+        )
         print(f"\n{'':34}{'seconds':>14}")
         for stage, seconds in self.seconds.items():
             print(f"{stage:34}{seconds:14.1f}")

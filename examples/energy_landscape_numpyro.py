@@ -34,8 +34,9 @@ LEARNING_RATE = 0.01
 # ------------------------------------------------------------------------------------------ the models
 
 
-def tied(points: Any, noise: float, log_partition: Any = "auto") -> TiedAutoencoder:
+def tied(points: Any, network: Any, noise: float, log_partition: Any = "auto") -> TiedAutoencoder:
     """One layer of tanh units whose answers go back by the same weights, scaled; each bends at some training point."""
+    del network
     weights = numpyro.param("weights", lambda key: 2 * random.normal(key, (2, NUM_HIDDEN)))
     bends = lambda key: points[random.choice(key, len(points), (NUM_HIDDEN,))]
     hidden_bias = numpyro.param("hidden_bias", lambda key: -(bends(key) * weights.T).sum(1))
@@ -45,27 +46,29 @@ def tied(points: Any, noise: float, log_partition: Any = "auto") -> TiedAutoenco
     return TiedAutoencoder(weights, hidden_bias, visible_bias, **options)
 
 
-def network() -> nnx.Module:
+def untied(points: Any, network: nnx.Module, log_partition: Any = "auto") -> LineIntegralEnergy:
+    """The network's field, integrated along rays, which gives an energy whether or not the field has one."""
+    del points
+    return LineIntegralEnergy(learned(network), (2,), temperature=NOISE**2, log_partition=log_partition)
+
+
+def gradient_step(points: Any, network: nnx.Module, log_partition: Any = "auto") -> GradientStepEnergy:
+    """The energy of the network's residual, whose gradient step is an autoencoder."""
+    del points
+    return GradientStepEnergy(learned(network), (2,), scale=NOISE, log_partition=log_partition)
+
+
+def deep_network(seed: int) -> nnx.Module:
     """Three layers whose weights have nothing to do with each other."""
-    graph = nnx.graphdef(_network(nnx.Rngs(0)))
-    return nnx.merge(graph, numpyro.param("network", lambda key: nnx.state(_network(nnx.Rngs(key)))))
-
-
-def _network(rngs: nnx.Rngs) -> nnx.Module:
+    rngs = nnx.Rngs(seed)
     first, last = nnx.Linear(2, NUM_DEEP, rngs=rngs), nnx.Linear(NUM_DEEP, 2, rngs=rngs)
     return nnx.Sequential(first, nnx.tanh, nnx.Linear(NUM_DEEP, NUM_DEEP, rngs=rngs), nnx.tanh, last)
 
 
-def untied(points: Any, log_partition: Any = "auto") -> LineIntegralEnergy:
-    """The deep network's field, integrated along rays, which gives an energy whether or not the field has one."""
-    del points
-    return LineIntegralEnergy(network(), (2,), temperature=NOISE**2, log_partition=log_partition)
-
-
-def gradient_step(points: Any, log_partition: Any = "auto") -> GradientStepEnergy:
-    """The energy of the deep network's residual, whose gradient step is an autoencoder."""
-    del points
-    return GradientStepEnergy(network(), (2,), scale=NOISE, log_partition=log_partition)
+def learned(network: nnx.Module) -> nnx.Module:
+    """The network with its parameters as a ``param`` site."""
+    graph, parameters = nnx.split(network)
+    return nnx.merge(graph, numpyro.param("network", parameters))
 
 
 # ------------------------------------------------------------------------------------ how they observe
@@ -118,17 +121,17 @@ def train(name: str, points: np.ndarray, *, num_steps: int, seed: int, progress:
     Its partition function is then a constant: quadrature where the family has it, else a sum over a grid of the plane.
     """
     build, observe = MODELS[name]
-    points = jnp.asarray(points)
+    points, network = jnp.asarray(points), deep_network(seed)
 
     def learning_model() -> None:
-        model = build(points)
+        model = build(points, network)
         with numpyro.plate("points", len(points), subsample_size=BATCH_SIZE):
             observe(model, numpyro.subsample(points, event_dim=1))
 
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, num_steps))
     svi = SVI(learning_model, lambda: None, optimizer, Trace_ELBO())
     fit = svi.run(random.key(seed), num_steps, progress_bar=progress)
-    trained = numpyro.handlers.substitute(partial(build, points), data=fit.params)
+    trained = numpyro.handlers.substitute(partial(build, points, network), data=fit.params)
     model = trained()
     return trained(log_partition=model.log_partition if model.is_normalized else log_integral(model))
 
@@ -172,9 +175,9 @@ def field_and_force(model: Any, points: Any) -> tuple[jax.Array, jax.Array]:
 def draw_landscape(ax: Any, model: Any, starts: np.ndarray, bounds: tuple[float, float], ceiling: float) -> list[str]:
     """Streamlines of the field over the energy from its minimum up to ``ceiling``, and the kinds of fixed points."""
     axis = jnp.linspace(*bounds, 101)
-    floor = model.energy(jnp.stack(jnp.meshgrid(axis, axis), -1)).min()
-    energy = lambda point: jnp.clip(model.energy(point) - floor, 0, ceiling)
-    found = fixed_points(model, jnp.asarray(starts))
+    highest = log_density(model, jnp.stack(jnp.meshgrid(axis, axis), -1)).max()
+    energy = lambda point: jnp.minimum(highest - log_density(model, point), ceiling)
+    found = fixed_points(model, starts)
     plot_field(model, energy, found, bounds=bounds, ax=ax)
     return list(found.kinds)
 

@@ -24,7 +24,8 @@ class Panel(NamedTuple):
     draw_landscape: Callable[[Any], Any]
     asymmetry: np.ndarray
     draws: np.ndarray
-    note: str
+    field_note: str
+    draws_note: str
 
 
 def save(path: pathlib.Path, panels: list[Panel], data: np.ndarray, bounds: tuple[float, float]) -> None:
@@ -34,16 +35,16 @@ def save(path: pathlib.Path, panels: list[Panel], data: np.ndarray, bounds: tupl
     axes = figure.subplots(3, len(panels), sharex=True, sharey=True)
     for panel, column in zip(panels, axes.T, strict=True):
         panel.draw_landscape(column[0])
-        _draw_asymmetry(column[1], panel.asymmetry, data, bounds)
+        _draw_asymmetry(column[1], panel, data, bounds)
         _draw_draws(column[2], panel, data)
         column[0].set_title(panel.title, fontsize=14, color=INK, pad=8)
     _finish(figure, axes, bounds)
     figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
 
 
-def _draw_asymmetry(ax: Any, asymmetry: np.ndarray, data: np.ndarray, bounds: tuple[float, float]) -> None:
+def _draw_asymmetry(ax: Any, panel: Panel, data: np.ndarray, bounds: tuple[float, float]) -> None:
     ax.imshow(
-        np.maximum(asymmetry, FLOOR),
+        np.maximum(panel.asymmetry, FLOOR),
         norm=LogNorm(FLOOR, 1),
         cmap="magma",
         origin="lower",
@@ -51,12 +52,13 @@ def _draw_asymmetry(ax: Any, asymmetry: np.ndarray, data: np.ndarray, bounds: tu
         interpolation="bilinear",
     )
     ax.scatter(*data[::4].T, s=1.5, color="white", alpha=0.5, linewidths=0)
+    ax.set_xlabel(panel.field_note, fontsize=11.5, color=INK)
 
 
 def _draw_draws(ax: Any, panel: Panel, data: np.ndarray) -> None:
     ax.scatter(*data.T, s=16, color=DATA, linewidths=0, label="held-out data")
     ax.scatter(*panel.draws[:SAMPLES_SHOWN].T, s=3.5, color=DRAWS, linewidths=0, alpha=0.8, label="HMC draws")
-    ax.set_xlabel(panel.note, fontsize=11.5, color=INK)
+    ax.set_xlabel(panel.draws_note, fontsize=11.5, color=INK)
 
 
 def _finish(figure: Any, axes: Any, bounds: tuple[float, float]) -> None:
@@ -66,12 +68,13 @@ def _finish(figure: Any, axes: Any, bounds: tuple[float, float]) -> None:
         ax.set(xlim=bounds, ylim=bounds, aspect="equal", xticks=[], yticks=[], ylabel="")
         ax.spines[:].set_color("#8d96a3")
         ax.spines[:].set_visible(True)
-    for ax in axes[:2].flat:
+    for ax in axes[0]:
         ax.set_xlabel("")
     for ax, label in zip(axes[:, 0], ("field, energy, fixed points", "asymmetry", "draws and data"), strict=True):
         ax.set_ylabel(label, fontsize=13, color=INK)
-    figure.colorbar(contours[-1], ax=axes[0], label="energy above its minimum", shrink=0.85, aspect=25)
-    figure.colorbar(axes[1, -1].images[0], ax=axes[1], label=r"$|J-J'|^2 / 4|J|^2$", shrink=0.85, aspect=25)
+    bar = {"aspect": 25, "pad": 0.005, "fraction": 0.03}
+    figure.colorbar(contours[-1], ax=axes[0], label="energy above its minimum", **bar)
+    figure.colorbar(axes[1, -1].images[0], ax=axes[1], label=r"$|J-J^\top|^2\, /\, 4|J|^2$", **bar)
     _add_legends(figure, axes)
 
 
@@ -81,6 +84,8 @@ def _take_colorbar(ax: Any) -> Any:
     filled.colorbar.remove()
     if ax.get_legend() is not None:
         ax.get_legend().remove()
+    for markers in ax.get_legend_handles_labels()[0]:
+        markers.set(sizes=0.45 * markers.get_sizes(), linewidths=0.8)
     return filled
 
 
@@ -89,4 +94,6 @@ def _add_legends(figure: Any, axes: Any) -> None:
     kinds = [kind for kind in ("sink", "saddle", "source", "degenerate") if kind in found]
     handles, labels = axes[2, 0].get_legend_handles_labels()
     handles, labels = [*(found[kind] for kind in kinds), *handles], [*kinds, *labels]
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=12)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=12, markerscale=1.6
+    )

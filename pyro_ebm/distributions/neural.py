@@ -62,7 +62,7 @@ class NeuralEnergy(CallableEnergy):
     :param energy_fn: maps a **batch** of values of shape ``(..., *event_shape)`` to energies of shape ``(...)`` (in
         NumPyro: one value to a scalar): a plain function or any ``torch.nn.Module``. Samples and energies have the
         type and device of the first floating-point parameter or buffer of the module, or of the modules and tensors
-        that the function closes over; torch's defaults without one. The distribution pickles where ``energy_fn`` does.
+        that the function refers to; torch's defaults without one. The distribution pickles where ``energy_fn`` does.
     :param event_shape: shape of one value, a tuple of positive integers.
     :param log_partition: normaliser policy: ``"auto"`` and ``None`` mean unknown; a constant or an estimator.
     :param sampler: ``Hamiltonian()`` (default) or ``Langevin()``.
@@ -113,10 +113,12 @@ class NeuralEnergy(CallableEnergy):
 
 
 def captured(function: Any) -> list[Any]:
-    """What a function is made of, itself or its owner and what it closes over: modules, distributions, tensors."""
+    """What a function is made of, itself or its owner and what it refers to: modules, distributions, tensors."""
     defaults = getattr(function, "__defaults__", None) or ()
     cells = getattr(function, "__closure__", None) or ()
-    parts = (getattr(function, "__self__", function), *defaults, *map(_content, cells))
+    names = getattr(getattr(function, "__code__", None), "co_names", ())
+    outer = [function.__globals__.get(name) for name in names]
+    parts = (getattr(function, "__self__", function), *defaults, *map(_content, cells), *outer)
     kinds = (torch.nn.Module, EnergyDistribution, torch.Tensor)
     return [part for kind in kinds for part in parts if isinstance(part, kind)]
 
