@@ -176,7 +176,7 @@ class Program:
         chains = self.backend.hamiltonian(model, seed=self.seed, progress=self.progress, **self.settings.chains)
         draws = np.random.default_rng(self.seed).permutation(chains.reshape(-1, 2))[:2000]
         self.fits[name] = Fit(
-            float(np.mean(self.backend.log_density(model, test))),
+            float(np.asarray(self.backend.log_density(model, test)).mean()),
             discrepancy(self.grid_draws(model, 2000), test),
             discrepancy(draws, test),
             r_hat(chains),
@@ -211,7 +211,7 @@ class Program:
         """How far a model's field is from a gradient, at the held-out points."""
         model, test = self.models[name], self.data.test
         asymmetry = np.asarray(self.backend.field_asymmetry(model, test))
-        circulation = np.abs(self.backend.field_circulation(model, test, RADIUS))
+        circulation = np.abs(np.asarray(self.backend.field_circulation(model, test, RADIUS)))
         field, force = map(np.asarray, self.backend.field_and_force(model, test))
         gap = np.linalg.norm(force - field) / np.linalg.norm(field)
         self.fields[name] = Field(asymmetry.mean(), asymmetry.max(), circulation.mean(), gap)

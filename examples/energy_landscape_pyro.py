@@ -135,6 +135,7 @@ def train(name: str, points: np.ndarray, *, num_steps: int, seed: int, progress:
         scheduler.step()
     for _, parameter in pyro.get_param_store().named_parameters():
         parameter.requires_grad_(False)
+    network.eval()  # or Pyro warns that it does not register frozen parameters
     model = build(points, network)
     log_partition = model.log_partition if model.is_normalized else log_integral(model)
     return build(points, network, log_partition=log_partition)

@@ -2,12 +2,12 @@
 
 from numpyro_ebm.distributions.activations import Activation
 from numpyro_ebm.distributions.autoencoder import (
-    BinaryAutoencoder,
     CovarianceAutoencoder,
     GatedAutoencoder,
     MeanCovarianceAutoencoder,
     TiedAutoencoder,
 )
+from numpyro_ebm.distributions.binary import BinaryAutoencoder
 from numpyro_ebm.distributions.covariance import CovarianceRBM, MeanCovarianceRBM
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.distributions.gated import GatedRBM

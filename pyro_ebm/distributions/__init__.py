@@ -2,12 +2,12 @@
 
 from pyro_ebm.distributions.activations import Activation
 from pyro_ebm.distributions.autoencoder import (
-    BinaryAutoencoder,
     CovarianceAutoencoder,
     GatedAutoencoder,
     MeanCovarianceAutoencoder,
     TiedAutoencoder,
 )
+from pyro_ebm.distributions.binary import BinaryAutoencoder
 from pyro_ebm.distributions.covariance import CovarianceRBM, MeanCovarianceRBM
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.distributions.gated import GatedRBM
