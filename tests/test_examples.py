@@ -43,6 +43,23 @@ def test_main_job_beats_the_best_gaussian_prior_by_more_than_0_8_db(tmp_path):
     assert float(gain.group(1)) >= 0.8, output
 
 
+BACKENDS = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("numpyro", "pyro")]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("program", ["energy_landscape", "causal_transformer"])
+def test_programs_run_on_both_backends(program, backend, tmp_path):
+    run(f"examples/{program}.py", "--backend", backend, "--quick", "--quiet", "--out", tmp_path)
+    assert (tmp_path / f"{program}.png").stat().st_size > 20_000
+
+
+@pytest.mark.numpyro
+@pytest.mark.pyro
+def test_scores_benchmark_runs():
+    output = run("benchmarks/scores.py", "--visible", 16, "--hidden", 16, "--chains", 4)
+    assert len(re.findall(r"(?m)^\w+(?:RBM|StudentT|Autoencoder) ", output)) >= 17, output
+
+
 @pytest.mark.numpyro
 @pytest.mark.pyro
 def test_benchmark_runs():
