@@ -12,6 +12,8 @@ from tqdm.auto import trange
 from pyro_ebm import CausalAutoencoder, LineIntegralEnergy
 from pyro_ebm.infer import Ancestral
 
+torch.set_num_threads(1)  # matrices this small gain nothing from a second thread
+
 NUM_PIXELS, WIDTH, NUM_HEADS, NUM_BLOCKS, BATCH_SIZE = 64, 32, 4, 2, 50
 
 
