@@ -60,9 +60,11 @@ def gradient_step(points: Any, network: nnx.Module, log_partition: Any = "auto")
 
 def deep_network(seed: int) -> nnx.Module:
     """Three layers whose weights have nothing to do with each other."""
-    rngs = nnx.Rngs(seed)
-    first, last = nnx.Linear(2, NUM_DEEP, rngs=rngs), nnx.Linear(NUM_DEEP, 2, rngs=rngs)
-    return nnx.Sequential(first, nnx.tanh, nnx.Linear(NUM_DEEP, NUM_DEEP, rngs=rngs), nnx.tanh, last)
+    uniform = lambda key, shape, dtype: random.uniform(key, shape, dtype, -1, 1) * shape[0] ** -0.5  # as in torch
+    linear = partial(nnx.Linear, kernel_init=uniform, bias_init=nnx.initializers.normal(0.4), rngs=nnx.Rngs(seed))
+    return nnx.Sequential(
+        linear(2, NUM_DEEP), nnx.tanh, linear(NUM_DEEP, NUM_DEEP), nnx.tanh, linear(NUM_DEEP, 2)
+    )
 
 
 def learned(network: nnx.Module) -> nnx.Module:

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jax import lax
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.scipy.special import logsumexp
@@ -69,6 +68,11 @@ class _BinaryFilterMachine(FilterMachine):
         return _SIGMOID.units(inputs, order)
 
     def _filter_precisions(self, covariance_hidden: jax.Array) -> jax.Array:
+        if self.normalize_visible:
+            raise TypeError(
+                f"normalize_visible: {type(self).__name__} expected False for visible units given hidden ones, got "
+                "True: visible units that are normalised inside the covariance units are not Gaussian given these"
+            )
         return -self._unpool(covariance_hidden)
 
     def _hidden_input(self, value: jax.Array) -> jax.Array:
@@ -82,14 +86,6 @@ class _BinaryFilterMachine(FilterMachine):
 
     _hidden_distribution = staticmethod(bernoulli_units)
     _sample_hidden = staticmethod(bernoulli_from_logits)
-
-    def _visible_distribution(self, hidden: jax.Array) -> dist.Distribution:
-        if self.normalize_visible:
-            raise TypeError(
-                f"normalize_visible: {type(self).__name__}.visible_given_hidden expected False, got True: visible "
-                "units that are normalised inside the covariance units are not Gaussian given these"
-            )
-        return super()._visible_distribution(hidden)
 
     @property
     def has_gibbs_step(self) -> bool:

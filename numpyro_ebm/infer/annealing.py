@@ -46,10 +46,10 @@ class AnnealedImportanceSampling:
         """This configuration with a key, checked against the distribution that will use it."""
         check_positive_int("num_chains", self.num_chains)
         check_positive_int("num_temperatures", self.num_temperatures)
-        if not hasattr(distribution, "annealed"):
+        if not (hasattr(distribution, "annealed") and distribution.has_gibbs_step):
             raise TypeError(
-                f"log_partition: AnnealedImportanceSampling needs a family with a path to independent units, and "
-                f"{type(distribution).__name__} has none"
+                f"log_partition: AnnealedImportanceSampling needs a family with a path to independent units and Gibbs "
+                f"sampling along it, and {type(distribution).__name__} has none"
             )
         return dataclasses.replace(self, rng_key=require_key("AnnealedImportanceSampling", self.rng_key))
 
