@@ -4,10 +4,11 @@
 
     python examples/causal_transformer.py --backend numpyro        # or pyro; the pictures go to out/
 
-A transformer that predicts every pixel of an 8x8 digit from the pixels before it is a ``CausalAutoencoder``: its density
-is exact, learned by SVI as any likelihood, and its draws come from all pixels at once, in sweeps of the whole network
-with frozen noise (Jacobi decoding) that end exactly where one-by-one ancestral sampling would. As an energy of the field
-``r(x) - x`` it is refused, because no causal field is a gradient. The rival is a Gaussian with the full covariance.
+A transformer that predicts every pixel of an 8x8 digit from the pixels before it is a ``CausalAutoencoder``: its
+density is exact, learned by SVI as any likelihood, and its draws come from all pixels at once, in sweeps of the whole
+network with frozen noise (Jacobi decoding) that end exactly where one-by-one ancestral sampling would. As an energy of
+the field ``r(x) - x`` it is refused, because no causal field is a gradient. The rival is a Gaussian with the full
+covariance.
 """
 
 import argparse

@@ -62,9 +62,7 @@ def deep_network(seed: int) -> nnx.Module:
     """Three layers whose weights have nothing to do with each other."""
     uniform = lambda key, shape, dtype: random.uniform(key, shape, dtype, -1, 1) * shape[0] ** -0.5  # as in torch
     linear = partial(nnx.Linear, kernel_init=uniform, bias_init=nnx.initializers.normal(0.4), rngs=nnx.Rngs(seed))
-    return nnx.Sequential(
-        linear(2, NUM_DEEP), nnx.tanh, linear(NUM_DEEP, NUM_DEEP), nnx.tanh, linear(NUM_DEEP, 2)
-    )
+    return nnx.Sequential(linear(2, NUM_DEEP), nnx.tanh, linear(NUM_DEEP, NUM_DEEP), nnx.tanh, linear(NUM_DEEP, 2))
 
 
 def learned(network: nnx.Module) -> nnx.Module:
