@@ -30,6 +30,16 @@ def _fresh_pyro():
         pyro.set_rng_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _bounded_memory():
+    """Compiled programs live as long as the process: forget those of a finished file of tests."""
+    yield
+    if importlib.util.find_spec("jax"):
+        import jax
+
+        jax.clear_caches()
+
+
 def _has_gpu() -> bool:
     if importlib.util.find_spec("torch"):
         import torch
