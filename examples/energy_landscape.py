@@ -162,7 +162,7 @@ class Program:
         gaussian = rng.multivariate_normal(train.mean(0), np.cov(train.T), 2000)
         noisy = train + noise * rng.standard_normal(train.shape)
         self.fits["training points"] = Fit(None, discrepancy(train, test))
-        self.fits["Gaussian of their moments"] = Fit(gaussian_fit(train, test), discrepancy(gaussian, test))
+        self.fits["Gaussian of the same moments"] = Fit(gaussian_fit(train, test), discrepancy(gaussian, test))
         self.fits[f"training points blurred by {noise}"] = Fit(blurred(*self.data, noise), discrepancy(noisy, test))
 
     def train(self, name: str) -> Any:
@@ -203,8 +203,8 @@ class Program:
         model, axis = self.models[name], np.linspace(*BOUNDS, 131, dtype=np.float32)
         asymmetry = np.asarray(self.backend.field_asymmetry(model, np.stack(np.meshgrid(axis, axis), -1)))
         field, fit = self.measure(name), self.fits[name]
-        field_note = f"at the data {field.asymmetry:.0e}; force off by {field.gap:.0%}"
-        draws_note = f"log-density {fit.log_density:.2f}, discrepancy {1000 * fit.chain_discrepancy:.1f}"
+        field_note = f"mean {field.asymmetry:.0e}, force off by {field.gap:.0%}"
+        draws_note = f"log-density {fit.log_density:.2f}, MMD² {1000 * fit.chain_discrepancy:.1f}"
         return plots.Panel(name, partial(self.draw_landscape, name), asymmetry, draws, field_note, draws_note)
 
     def measure(self, name: str) -> Field:
@@ -223,17 +223,26 @@ class Program:
         self.kinds[name] = self.backend.draw_landscape(ax, self.models[name], starts, BOUNDS, CEILING)
 
     def draw(self, panels: list[plots.Panel]) -> None:
-        """The picture."""
-        plots.save(self.out / "energy_landscape.png", panels, self.data.test, BOUNDS)
+        """The picture, with the references in its caption."""
+        texts = [
+            f"{name}: log-density {fit.log_density:.2f}, MMD² {1000 * fit.discrepancy:.1f}"
+            for name, fit in self.fits.items()
+            if name not in self.models and fit.log_density is not None
+        ]
+        plots.save(self.out / "energy_landscape.png", panels, self.data.test, BOUNDS, ".     ".join(texts))
 
     def print_tables(self) -> None:
         """What came out, how far to trust it, and how long it took."""
-        columns = ("log-density", "discrepancy", "... of chains", "R-hat")
+        columns = ("log-density", "MMD^2 x 1000", "... of chains", "R-hat")
         print(f"\n{f'{len(self.data.test)} held-out points':34}" + "".join(f"{column:>14}" for column in columns))
         for name, fit in self.fits.items():
             print(f"{name:34}{fit}")
-        print("log-density: mean, normalised. discrepancy: squared MMD, times 1000, between the held-out points and")
-        print("independent draws from the density on a grid; of chains: and Markov chains from standard normal starts.")
+        print(
+            f"log-density: mean, normalised. MMD: maximum mean discrepancy, Gaussian kernel of sd {KERNEL}, between the"
+        )
+        print(
+            "held-out points and independent draws from a grid; of chains: and Markov chains from standard normal starts."
+        )
         columns = "".join(f"{column:>14}" for column in ("asymmetry", "largest", "circulation", "force off by"))
         print(f"\n{'fields at the held-out points':34}{columns}{'sinks':>9}{'saddles':>9}{'sources':>9}")
         for name, field in self.fields.items():

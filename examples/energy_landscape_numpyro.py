@@ -60,8 +60,11 @@ def gradient_step(points: Any, network: nnx.Module, log_partition: Any = "auto")
 
 def deep_network(seed: int) -> nnx.Module:
     """Three layers whose weights have nothing to do with each other."""
-    uniform = lambda key, shape, dtype: random.uniform(key, shape, dtype, -1, 1) * shape[0] ** -0.5  # as in torch
-    linear = partial(nnx.Linear, kernel_init=uniform, bias_init=nnx.initializers.normal(0.4), rngs=nnx.Rngs(seed))
+    initializers = {
+        "kernel_init": nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # as in torch
+        "bias_init": nnx.initializers.normal(0.4),
+    }
+    linear = partial(nnx.Linear, rngs=nnx.Rngs(seed), **initializers)
     return nnx.Sequential(linear(2, NUM_DEEP), nnx.tanh, linear(NUM_DEEP, NUM_DEEP), nnx.tanh, linear(NUM_DEEP, 2))
 
 

@@ -28,10 +28,11 @@ class Panel(NamedTuple):
     draws_note: str
 
 
-def save(path: pathlib.Path, panels: list[Panel], data: np.ndarray, bounds: tuple[float, float]) -> None:
+def save(path: pathlib.Path, panels: list[Panel], data: np.ndarray, bounds: tuple[float, float], caption: str) -> None:
     """Draw the picture and write it as PNG."""
-    figure = Figure(figsize=(2.9 * len(panels) + 1.0, 9.9), dpi=130, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
+    figure = Figure(figsize=(2.9 * len(panels) + 1.0, 10.2), dpi=130, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05, wspace=0.0, hspace=0.0)
+    figure.supxlabel(caption, fontsize=12, color=INK)
     axes = figure.subplots(3, len(panels), sharex=True, sharey=True)
     for panel, column in zip(panels, axes.T, strict=True):
         panel.draw_landscape(column[0])
@@ -52,13 +53,13 @@ def _draw_asymmetry(ax: Any, panel: Panel, data: np.ndarray, bounds: tuple[float
         interpolation="bilinear",
     )
     ax.scatter(*data[::4].T, s=1.5, color="white", alpha=0.5, linewidths=0)
-    ax.set_xlabel(panel.field_note, fontsize=11.5, color=INK)
+    ax.set_xlabel(panel.field_note, fontsize=12, color=INK)
 
 
 def _draw_draws(ax: Any, panel: Panel, data: np.ndarray) -> None:
     ax.scatter(*data.T, s=16, color=DATA, linewidths=0, label="held-out data")
     ax.scatter(*panel.draws[:SAMPLES_SHOWN].T, s=3.5, color=DRAWS, linewidths=0, alpha=0.8, label="HMC draws")
-    ax.set_xlabel(panel.draws_note, fontsize=11.5, color=INK)
+    ax.set_xlabel(panel.draws_note, fontsize=12, color=INK)
 
 
 def _finish(figure: Any, axes: Any, bounds: tuple[float, float]) -> None:

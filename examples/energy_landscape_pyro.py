@@ -59,8 +59,8 @@ def gradient_step(points: torch.Tensor, network: nn.Module, log_partition: Any =
 
 def deep_network() -> nn.Module:
     """Three layers whose weights have nothing to do with each other."""
-    first, last = nn.Linear(2, NUM_DEEP), nn.Linear(NUM_DEEP, 2)
-    return nn.Sequential(first, nn.Tanh(), nn.Linear(NUM_DEEP, NUM_DEEP), nn.Tanh(), last)
+    linear = nn.Linear
+    return nn.Sequential(linear(2, NUM_DEEP), nn.Tanh(), linear(NUM_DEEP, NUM_DEEP), nn.Tanh(), linear(NUM_DEEP, 2))
 
 
 def learned(network: nn.Module) -> nn.Module:
