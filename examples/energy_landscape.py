@@ -241,7 +241,8 @@ class Program:
             f"log-density: mean, normalised. MMD: maximum mean discrepancy, Gaussian kernel of sd {KERNEL}, between the"
         )
         print(
-            "held-out points and independent draws from a grid; of chains: and Markov chains from standard normal starts."
+            "held-out points and independent draws from a grid; of chains: and Markov chains from standard normal "
+            "starts."
         )
         columns = "".join(f"{column:>14}" for column in ("asymmetry", "largest", "circulation", "force off by"))
         print(f"\n{'fields at the held-out points':34}{columns}{'sinks':>9}{'saddles':>9}{'sources':>9}")
