@@ -38,6 +38,13 @@ CEILING = 10.0  # of the energies in the picture
 RADIUS = 0.1  # of the circles of circulation
 KERNEL = 0.25  # standard deviation of the discrepancy's kernel
 
+FITS_NOTE = f"""\
+log-density: mean, normalised. MMD: maximum mean discrepancy, with a Gaussian kernel of sd {KERNEL}, between the held-out
+points and independent draws from the density on a grid; of chains: and Markov chains from standard normal starts."""
+FIELDS_NOTE = f"""\
+circulation: mean absolute one around circles of radius {RADIUS}. force: the temperature times the score, which is the field
+itself where that is a gradient; off by this fraction of the field where it is not."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -237,24 +244,13 @@ class Program:
         print(f"\n{f'{len(self.data.test)} held-out points':34}" + "".join(f"{column:>14}" for column in columns))
         for name, fit in self.fits.items():
             print(f"{name:34}{fit}")
-        print(
-            f"log-density: mean, normalised. MMD: maximum mean discrepancy, Gaussian kernel of sd {KERNEL}, between the"
-        )
-        print(
-            "held-out points and independent draws from a grid; of chains: and Markov chains from standard normal "
-            "starts."
-        )
+        print(FITS_NOTE)
         columns = "".join(f"{column:>14}" for column in ("asymmetry", "largest", "circulation", "force off by"))
         print(f"\n{'fields at the held-out points':34}{columns}{'sinks':>9}{'saddles':>9}{'sources':>9}")
         for name, field in self.fields.items():
             counts = (self.kinds[name].count(kind) for kind in ("sink", "saddle", "source"))
             print(f"{name:34}{field}" + "".join(f"{count:9}" for count in counts))
-        print(
-            f"circulation: mean absolute one around circles of radius {RADIUS}. force: the energy's downhill gradient,"
-        )
-        print(
-            "times the temperature, which is the field if that is a gradient; else off by this fraction of the field."
-        )
+        print(FIELDS_NOTE)
         print(f"\n{'':34}{'seconds':>14}")
         for stage, seconds in self.seconds.items():
             print(f"{stage:34}{seconds:14.1f}")

@@ -73,7 +73,7 @@ def _finish(figure: Any, axes: Any, bounds: tuple[float, float]) -> None:
         ax.set_xlabel("")
     for ax, label in zip(axes[:, 0], ("field, energy, fixed points", "asymmetry", "draws and data"), strict=True):
         ax.set_ylabel(label, fontsize=13, color=INK)
-    bar = {"aspect": 25, "pad": 0.005, "fraction": 0.03}
+    bar = {"aspect": 25, "pad": 0.005, "fraction": 0.03, "shrink": 0.92}
     figure.colorbar(contours[-1], ax=axes[0], label="energy above its minimum", **bar)
     figure.colorbar(axes[1, -1].images[0], ax=axes[1], label=r"$|J-J^\top|^2\, /\, 4|J|^2$", **bar)
     _add_legends(figure, axes)
@@ -96,5 +96,5 @@ def _add_legends(figure: Any, axes: Any) -> None:
     handles, labels = axes[2, 0].get_legend_handles_labels()
     handles, labels = [*(found[kind] for kind in kinds), *handles], [*kinds, *labels]
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=12, markerscale=1.6
+        handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=12, markerscale=1.6
     )
