@@ -40,7 +40,8 @@ KERNEL = 0.25  # standard deviation of the discrepancy's kernel
 
 FITS_NOTE = f"""\
 log-density: mean, normalised. MMD: maximum mean discrepancy, with a Gaussian kernel of sd {KERNEL}, between the
-held-out points and independent draws from the density on a grid; of chains: and Markov chains from standard normal starts."""
+held-out points and independent draws from the density on a grid; of chains: and Markov chains from standard normal
+starts."""
 FIELDS_NOTE = f"""\
 circulation: mean absolute one around circles of radius {RADIUS}. force: the temperature times the score, which is the
 field itself where that is a gradient; off by this fraction of the field where it is not."""
