@@ -39,9 +39,8 @@ RADIUS = 0.1  # of the circles of circulation
 KERNEL = 0.25  # standard deviation of the discrepancy's kernel
 
 FITS_NOTE = f"""\
-log-density: mean, normalised. MMD: maximum mean discrepancy, with a Gaussian kernel of sd {KERNEL}, between the
-held-out points and independent draws from the density on a grid; of chains: and Markov chains from standard normal
-starts."""
+log-density: mean, normalised. MMD: maximum mean discrepancy, with a Gaussian kernel of sd {KERNEL}, between held-out
+points and independent draws from the density on a grid; of chains: and Markov chains from standard normal starts."""
 FIELDS_NOTE = f"""\
 circulation: mean absolute one around circles of radius {RADIUS}. force: the temperature times the score, which is the
 field itself where that is a gradient; off by this fraction of the field where it is not."""
@@ -108,9 +107,8 @@ class Fit:
     r_hat: float | None = None
 
     def __str__(self) -> str:
-        thousand = lambda number: None if number is None else 1000 * number
-        cells = (self.log_density, thousand(self.discrepancy), thousand(self.chain_discrepancy), self.r_hat)
-        return "".join(f"{'' if cell is None else f'{cell:.3f}':>14}" for cell in cells)
+        cells = (self.log_density, self.discrepancy, self.chain_discrepancy, self.r_hat)
+        return "".join(f"{'' if cell is None else f'{cell:.4f}':>14}" for cell in cells)
 
 
 class Field(NamedTuple):
@@ -212,7 +210,7 @@ class Program:
         asymmetry = np.asarray(self.backend.field_asymmetry(model, np.stack(np.meshgrid(axis, axis), -1)))
         field, fit = self.measure(name), self.fits[name]
         field_note = f"mean {field.asymmetry:.0e}, force off by {field.gap:.0%}"
-        draws_note = f"log-density {fit.log_density:.2f}, MMD² {1000 * fit.chain_discrepancy:.1f}"
+        draws_note = f"log-density {fit.log_density:.2f}, MMD² {fit.chain_discrepancy:.4f}"
         return plots.Panel(name, partial(self.draw_landscape, name), asymmetry, draws, field_note, draws_note)
 
     def measure(self, name: str) -> Field:
@@ -233,7 +231,7 @@ class Program:
     def draw(self, panels: list[plots.Panel]) -> None:
         """The picture, with the references in its caption."""
         texts = [
-            f"{name}: log-density {fit.log_density:.2f}, MMD² {1000 * fit.discrepancy:.1f}"
+            f"{name}: log-density {fit.log_density:.2f}, MMD² {fit.discrepancy:.4f}"
             for name, fit in self.fits.items()
             if name not in self.models and fit.log_density is not None
         ]
@@ -241,7 +239,7 @@ class Program:
 
     def print_tables(self) -> None:
         """What came out, how far to trust it, and how long it took."""
-        columns = ("log-density", "MMD^2 x 1000", "... of chains", "R-hat")
+        columns = ("log-density", "MMD^2", "... of chains", "R-hat")
         print(f"\n{f'{len(self.data.test)} held-out points':34}" + "".join(f"{column:>14}" for column in columns))
         for name, fit in self.fits.items():
             print(f"{name:34}{fit}")

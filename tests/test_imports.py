@@ -66,9 +66,9 @@ def test_import_is_light(package, host, foreign, own):
             import sys, time
             import {host}, tqdm.auto
             before = set(sys.modules)
-            start = time.perf_counter()
+            start = time.process_time()
             import {package}
-            print(time.perf_counter() - start)
+            print(time.process_time() - start)
             print([name for name in {LAZY!r} if name in set(sys.modules) - before])
         """)
         assert code == 0, output
