@@ -49,7 +49,8 @@ def plot(path: pathlib.Path, test: np.ndarray, draws: np.ndarray, gaps: np.ndarr
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    mosaic = lambda rows: np.block([[rows[8 * i + j].reshape(8, 8) for j in range(8)] for i in range(5)])
+    framed = lambda row: np.pad(row.reshape(8, 8), 1, constant_values=1.0)
+    mosaic = lambda rows: np.block([[framed(rows[8 * i + j]) for j in range(8)] for i in range(5)])
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.2), width_ratios=[1.6, 1.6, 1, 1], constrained_layout=True)
     for axis, images, title in ((axes[0], test, "held-out digits"), (axes[1], draws, "draws, 64 pixels in parallel")):
         axis.imshow(mosaic(images), cmap="gray", vmin=-1, vmax=1)

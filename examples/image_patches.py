@@ -13,7 +13,8 @@
    probe for the trace (``ScoreMatching(..., "hutchinson")``), the quickest way to good filters. It hardly sees how much
    mass lies far from the data, so some updates by persistent contrastive divergence with Gibbs chains follow.
 3. Show the filters in pixels, as what a filter adds to a patch: dewhitening matrix times filter. How Gabor-like are
-   they? Match every one with 46,080 Gabor functions, and do the same to principal components and random filters.
+   they? Match every one with 46,080 Gabor functions, and do the same to principal components and random filters. Mean
+   filters of the mcRBM become edges and bars; those of the mPoT stay noise, for together they only widen its Gaussian.
 4. Draw patches, by Gibbs sampling from noise and by Hamiltonian Monte Carlo from held-out patches, which must agree.
    The rival is the Gaussian model with the full covariance, in the exact score matching objective of held-out patches.
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 PICTURES = ("fantasies", "filters", "denoising", "inpainting", "trace", "digits_rbm")
-NEEDED = ("mlxtend", "sklearn", "matplotlib", "arviz", "optax")
+NEEDED = ("mlxtend", "sklearn", "skimage", "matplotlib", "arviz", "optax")
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,10 +47,12 @@ BACKENDS = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("n
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("program", ["energy_landscape", "causal_transformer"])
+@pytest.mark.parametrize("program", ["energy_landscape", "image_patches", "causal_transformer"])
 def test_programs_run_on_both_backends(program, backend, tmp_path):
     run(f"examples/{program}.py", "--backend", backend, "--quick", "--quiet", "--out", tmp_path)
-    assert (tmp_path / f"{program}.png").stat().st_size > 20_000
+    pictures = list(tmp_path.glob(f"{program}*.png"))
+    assert pictures
+    assert all(picture.stat().st_size > 20_000 for picture in pictures)
 
 
 @pytest.mark.numpyro

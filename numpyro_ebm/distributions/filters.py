@@ -86,19 +86,22 @@ class FilterEnergy(EnergyDistribution):
         return score + self._linear() - self._diagonal() * value
 
     def _laplacian(self, value: jax.Array) -> jax.Array:
-        if self.normalize_visible:
-            return super()._laplacian(value)
         pooled = self._pooled(value)
         slopes, curvatures = self._covariance_units(pooled, 1), self._covariance_units(pooled, 2)
-        laplacian = curvatures @ self._squared_gradients(value) - self._diagonal().sum()
-        laplacian = laplacian + self._unpool(slopes) @ (self.filters**2).sum(0)
+        squares = self._squared_gradients(value)
+        traces = self._unpool(slopes) @ (self.filters**2).sum(0)
+        if self.normalize_visible:  # q is a quotient p / n, with v'grad p = 2p and n = |v|^2 / D + 1/2
+            norm, ratio = self._norm(value), 4 / (value.size * self._norm(value))
+            squares = squares / norm**2 - ratio * (1 + 0.5 / norm) * pooled**2
+            traces = (traces - (2 + ratio) * (slopes @ pooled)) / norm
+        laplacian = curvatures @ squares + traces - self._diagonal().sum()
         if self.has_mean_units:
             inputs = self._mean_inputs(value)
             laplacian = laplacian + self._mean_units(inputs, 2) @ (self.weights**2).sum(0)
         return laplacian
 
     def _squared_gradients(self, value: jax.Array) -> jax.Array:
-        """Squared norm of the gradient of each q_k, shape ``(covariance units,)``."""
+        """Squared norm of the gradient of each q_k without :meth:`_norm`, shape ``(covariance units,)``."""
         return (((self.filters * (value @ self.filters)[None]) @ self.pooling) ** 2).sum(0)
 
 

@@ -90,6 +90,10 @@ class _LinearAutoencoder(Autoencoder):
     hidden_bias: torch.Tensor
     visible_bias: torch.Tensor
 
+    def _given(self, name: str) -> bool:
+        """Whether an optional parameter is there and plays a part."""
+        return name in self.parameter_dims and name not in self._absent
+
     def _gains(self) -> torch.Tensor:
         """Gain of each hidden unit's answer."""
         return torch.ones(self.hidden_bias.shape[-1], dtype=self.dtype, device=self.device)
@@ -98,22 +102,23 @@ class _LinearAutoencoder(Autoencoder):
         """The temperature."""
         return torch.ones((), dtype=self.dtype, device=self.device)
 
-    def _back(self, hidden: torch.Tensor) -> torch.Tensor:
-        return linear(hidden, self.weights.mT)
-
     def _potential(self, inputs: torch.Tensor) -> torch.Tensor:
-        potential = self.activation.antiderivative(inputs)
-        return potential if self.activation.is_joint else (self._gains() * potential).sum(-1)
+        if self._given("gain"):
+            return (self._gains() * self.activation.antiderivative(inputs)).sum(-1)
+        return self.activation.units(inputs, 0)
 
     def _energy(self, value: torch.Tensor) -> torch.Tensor:
         quadratic = 0.5 * ((value - self.visible_bias) ** 2).sum(-1)
-        return (quadratic - self._potential(self._hidden_input(value))) / self._heat()
+        energy = quadratic - self._potential(self._hidden_input(value))
+        return energy / self._heat() if self._given("temperature") else energy
 
     def _reconstruct(self, value: torch.Tensor) -> torch.Tensor:
-        return self._back(self._gains() * self._encode(value)) + self.visible_bias
+        hidden = self._gains() * self._encode(value) if self._given("gain") else self._encode(value)
+        return linear(hidden, self.weights.mT, self.visible_bias)
 
     def _score(self, value: torch.Tensor) -> torch.Tensor:
-        return (self._reconstruct(value) - value) / self._heat().unsqueeze(-1)
+        field = self._reconstruct(value) - value
+        return field / self._heat().unsqueeze(-1) if self._given("temperature") else field
 
     def _laplacian(self, value: torch.Tensor) -> torch.Tensor:
         slopes = self.activation.derivative(self._hidden_input(value))
@@ -124,7 +129,7 @@ class _LinearAutoencoder(Autoencoder):
     @property
     def _is_machine(self) -> bool:
         """Whether this is the free energy of a Gaussian-Bernoulli machine that can be enumerated."""
-        plain = set(self.optional_parameters) <= self._absent
+        plain = not any(map(self._given, self.optional_parameters))
         size = 2 ** self.hidden_bias.shape[-1]
         return self.activation is ACTIVATIONS["sigmoid"] and plain and size <= MAX_ENUMERATED_TERMS
 
@@ -216,15 +221,15 @@ class TiedAutoencoder(_LinearAutoencoder):
 
     def _store_parameters(self, parameters: Any, sizes: dict[str, int]) -> torch.Size:
         batch_shape = super()._store_parameters(parameters, sizes)
-        if self.activation.is_joint and "gain" not in self._absent:
+        if self.activation.is_joint and self._given("gain"):
             raise ValueError("gain: TiedAutoencoder expected None with softmax units, whose field it would twist")
         return batch_shape
 
     def _gains(self) -> torch.Tensor:
-        return super()._gains() if "gain" in self._absent else self.gain
+        return self.gain if self._given("gain") else super()._gains()
 
     def _heat(self) -> torch.Tensor:
-        return super()._heat() if "temperature" in self._absent else self.temperature
+        return self.temperature if self._given("temperature") else super()._heat()
 
     def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
         return linear(value, self.weights, self.hidden_bias)
@@ -268,6 +273,9 @@ class GatedAutoencoder(GatedEnergy, _LinearAutoencoder):  # type: ignore[misc, o
     arg_constraints = GATED_CONSTRAINTS
     _weights_name = "mapping_weights"
 
+    def _reconstruct(self, value: torch.Tensor) -> torch.Tensor:
+        return self._answer(value, self.activation.function)
+
     def _single_weights(self) -> Any:
         weights = self.weights.detach().cpu().double().numpy()
         flat = weights.reshape(-1, *weights.shape[-2:])
@@ -287,14 +295,14 @@ class _FilterAutoencoder(Autoencoder, FilterEnergy):
         return self.visible_bias
 
     def _covariance_input(self, value: torch.Tensor) -> torch.Tensor:
-        return self.covariance_bias + 2 * self._pooled(value)
+        return torch.add(self.covariance_bias, self._pooled(value), alpha=2)
 
     def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
         return self._covariance_input(value)
 
     def _covariance_units(self, pooled: torch.Tensor, order: int) -> torch.Tensor:
-        scale = (0.5, 1.0, 2.0)[order]
-        return scale * self.activation.units(self.covariance_bias + 2 * pooled, order)
+        units = self.activation.units(torch.add(self.covariance_bias, pooled, alpha=2), order)
+        return units if order == 1 else units * (2 if order else 0.5)
 
     def _mean_units(self, inputs: torch.Tensor, order: int) -> torch.Tensor:
         return self.activation.units(inputs, order)

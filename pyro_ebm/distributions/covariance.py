@@ -202,6 +202,9 @@ class CovarianceRBM(_BinaryFilterMachine):
     def _diagonal(self) -> torch.Tensor:
         return self.precision
 
+    def _pull(self, value: torch.Tensor) -> torch.Tensor:
+        return self._linear() - self.precision * value
+
 
 class MeanCovarianceRBM(_BinaryFilterMachine):
     r"""Mean-covariance restricted Boltzmann machine (Ranzato & Hinton 2010, eqs. 5 to 8).

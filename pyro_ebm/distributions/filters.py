@@ -49,6 +49,10 @@ class FilterEnergy(EnergyDistribution):
         """The linear coefficient a."""
         return torch.zeros(self.event_shape, dtype=self.dtype, device=self.device)
 
+    def _pull(self, value: torch.Tensor) -> torch.Tensor:
+        """The score of the quadratic form, here of ``Lambda = I``."""
+        return self._linear() - value
+
     def _outputs(self, value: torch.Tensor) -> torch.Tensor:
         """``C'v``, the outputs of the filters."""
         return linear(value, self.filters)
@@ -61,10 +65,14 @@ class FilterEnergy(EnergyDistribution):
         """The transpose of :meth:`_pool`."""
         return linear(units, self.pooling.mT)
 
-    def _pooled(self, value: torch.Tensor, outputs: torch.Tensor | None = None) -> torch.Tensor:
-        """q, the inputs of the covariance units; ``outputs`` are those of the filters, where they are known."""
+    def _pooled(
+        self, value: torch.Tensor, outputs: torch.Tensor | None = None, norm: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """q, the inputs of the covariance units; ``outputs`` of the filters and :meth:`_norm` may be known already."""
         pooled = 0.5 * self._pool((self._outputs(value) if outputs is None else outputs) ** 2)
-        return pooled / self._norm(value) if self.normalize_visible else pooled
+        if not self.normalize_visible:
+            return pooled
+        return pooled / (self._norm(value) if norm is None else norm)
 
     def _norm(self, value: torch.Tensor) -> torch.Tensor:
         return (value**2).mean(-1, keepdim=True) + 0.5
@@ -81,24 +89,27 @@ class FilterEnergy(EnergyDistribution):
 
     def _score(self, value: torch.Tensor) -> torch.Tensor:
         outputs = self._outputs(value)
-        pooled = self._pooled(value, outputs)
+        norm = self._norm(value) if self.normalize_visible else None
+        pooled = self._pooled(value, outputs, norm)
         slopes = self._covariance_units(pooled, 1)
-        score = linear(self._unpool(slopes) * outputs, self.filters.mT)
-        if self.normalize_visible:
-            pull = (2 / value.shape[-1]) * (slopes * pooled).sum(-1, keepdim=True)
-            score = (score - pull * value) / self._norm(value)
+        pull = self._pull(value)
+        score = linear(self._unpool(slopes) * outputs, self.filters.mT, pull if norm is None else None)
+        if norm is not None:
+            centre = torch.linalg.vecdot(slopes, pooled).unsqueeze(-1)
+            score = torch.addcdiv(pull, torch.addcmul(score, centre, value, value=-2 / value.shape[-1]), norm)
         if self.has_mean_units:
-            score = score + linear(self._mean_units(self._mean_inputs(value), 1), self.weights.mT)
-        return score + self._linear() - self._diagonal() * value
+            score = linear(self._mean_units(self._mean_inputs(value), 1), self.weights.mT, score)
+        return score
 
     def _laplacian(self, value: torch.Tensor) -> torch.Tensor:
         outputs = self._outputs(value)
-        pooled = self._pooled(value, outputs)
+        norm = self._norm(value) if self.normalize_visible else None
+        pooled = self._pooled(value, outputs, norm)
         slopes, curvatures = self._covariance_units(pooled, 1), self._covariance_units(pooled, 2)
         squares = self._squared_gradients(outputs)
         traces = (self._unpool(slopes) * (self.filters**2).sum(-2)).sum(-1)
-        if self.normalize_visible:  # q is a quotient p / n, with v'grad p = 2p and n = |v|^2 / D + 1/2
-            norm, ratio = self._norm(value), 4 / (value.shape[-1] * self._norm(value))
+        if norm is not None:  # q is a quotient p / n, with v'grad p = 2p and n = |v|^2 / D + 1/2
+            ratio = 4 / (value.shape[-1] * norm)
             squares = squares / norm**2 - ratio * (1 + 0.5 / norm) * pooled**2
             traces = ((traces.unsqueeze(-1) - (2 + ratio) * (slopes * pooled).sum(-1, keepdim=True)) / norm).squeeze(-1)
         laplacian = (curvatures * squares).sum(-1) + traces - self._diagonal().sum(-1)

@@ -1,5 +1,6 @@
 """Factored gated machines: energies of an output given an input, whose products drive the hidden units."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class GatedEnergy:
     input_weights: torch.Tensor
     output_weights: torch.Tensor
     mapping_weights: torch.Tensor
+    visible_bias: torch.Tensor
     hidden_bias: torch.Tensor
 
     @property
@@ -47,12 +49,19 @@ class GatedEnergy:
     def _gates(self) -> torch.Tensor:
         return linear(self.input, self.input_weights)
 
-    def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
-        return linear(linear(value, self.output_weights) * self._gates(), self.mapping_weights, self.hidden_bias)
+    def _hidden_input(self, value: torch.Tensor, gates: torch.Tensor | None = None) -> torch.Tensor:
+        gates = self._gates() if gates is None else gates
+        return linear(linear(value, self.output_weights) * gates, self.mapping_weights, self.hidden_bias)
 
-    def _back(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the hidden units add to the output."""
-        return linear(linear(hidden, self.mapping_weights.mT) * self._gates(), self.output_weights.mT)
+    def _back(self, hidden: torch.Tensor, gates: torch.Tensor | None = None) -> torch.Tensor:
+        """The output that hidden units reconstruct."""
+        gates = self._gates() if gates is None else gates
+        return linear(linear(hidden, self.mapping_weights.mT) * gates, self.output_weights.mT, self.visible_bias)
+
+    def _answer(self, value: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """What hidden units with this activation function make of an output."""
+        gates = self._gates()
+        return self._back(function(self._hidden_input(value, gates)), gates)
 
 
 class GatedRBM(GatedEnergy, GaussianBinaryMachine):  # type: ignore[misc, override]
@@ -100,5 +109,8 @@ class GatedRBM(GatedEnergy, GaussianBinaryMachine):  # type: ignore[misc, overri
         scaled = {"mapping_weights": beta * self.mapping_weights, "hidden_bias": beta * self.hidden_bias}
         return self._with(**scaled, log_partition=None)
 
+    def _score(self, value: torch.Tensor) -> torch.Tensor:
+        return self._answer(value, torch.sigmoid) - value
+
     def _visible_input(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self._back(hidden) + self.visible_bias
+        return self._back(hidden)

@@ -84,6 +84,9 @@ class ProductOfStudentT(FilterMachine):
     def _diagonal(self) -> torch.Tensor:
         return torch.zeros(self.event_shape, dtype=self.dtype, device=self.device)
 
+    def _pull(self, value: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(value)
+
     def _pool(self, outputs: torch.Tensor) -> torch.Tensor:
         return super()._pool(outputs) if self.is_pooled else outputs
 
@@ -211,6 +214,8 @@ class MeanProductOfStudentT(ProductOfStudentT):
 
     def _diagonal(self) -> torch.Tensor:
         return FilterMachine._diagonal(self)
+
+    _pull = FilterMachine._pull
 
     def _linear(self) -> torch.Tensor:
         return self.visible_bias

@@ -16,6 +16,8 @@ def linear(value: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None
     :param weights: shape ``(..., D, K)``.
     :param bias: shape ``(..., K)``.
     """
+    if weights.dim() == value.dim() == 2 and bias is not None and bias.shape == (len(value), weights.shape[1]):
+        return torch.addmm(bias, value, weights)
     if weights.dim() == 2 and (bias is None or bias.dim() == 1):
         return torch.nn.functional.linear(value, weights.mT, bias)
     # Where only the weights are batched, einsum folds the other dimensions of the values into one matrix product.
