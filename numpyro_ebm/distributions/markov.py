@@ -174,9 +174,13 @@ class MarkovNetwork(EnergyDistribution):
         return self._with(cardinalities=self._sizes(rest), factors=factors)
 
     def gibbs_step(self, rng_key: jax.Array, value: jax.Array) -> jax.Array:
-        """One systematic Gibbs sweep: a new draw of every variable given its neighbours, colour by colour."""
+        """One palindromic Gibbs sweep: a new draw of every variable given its neighbours, colour by colour and back.
+
+        Going back makes the sweep reversible, which annealing and Metropolis rules on top of it ask for.
+        """
         shape = jnp.broadcast_shapes(value.shape[:-1], self.batch_shape) + self.event_shape
-        return self._map(type(self)._sweep, value, self._uniform(rng_key, shape))
+        uniforms = (self._uniform(key, shape) for key in jax.random.split(rng_key))
+        return self._map(type(self)._sweep, value, *uniforms)
 
     def annealed(self, inverse_temperature: Any) -> "MarkovNetwork":
         """The path from uniform variables (0) to this distribution (1): all energies times ``inverse_temperature``."""
@@ -237,13 +241,13 @@ class MarkovNetwork(EnergyDistribution):
         states = jnp.zeros(self.event_shape, int)
         return lax.scan(draw, states, self._graph.backward)[0]
 
-    def _sweep(self, value: jax.Array, uniform: jax.Array) -> jax.Array:
-        """Redraw every variable given the others, one colour after another."""
+    def _sweep(self, value: jax.Array, forth: jax.Array, back: jax.Array) -> jax.Array:
+        """Redraw every variable given the others, one colour after another and back, by uniform numbers."""
         flat_tables = self._flat_tables()
         most = max(self.cardinalities)
         sizes = jnp.array([*self.cardinalities, most])  # the last one pads
 
-        def update(states: jax.Array, step: Any) -> tuple[jax.Array, None]:
+        def update(uniform: jax.Array, states: jax.Array, step: Any) -> tuple[jax.Array, None]:
             members, blocks = step
             logits = jnp.zeros((len(members), most), uniform.dtype)
             for (number, axis), (rows, places) in zip(pairs, blocks, strict=True):
@@ -254,7 +258,8 @@ class MarkovNetwork(EnergyDistribution):
             return states.at[members].set(draws, mode="drop"), None
 
         pairs, schedule = _sweep_schedule(self._graph)
-        return lax.scan(update, value.astype(int), schedule)[0].astype(value.dtype)
+        states = lax.scan(functools.partial(update, forth), value.astype(int), schedule)[0]
+        return lax.scan(functools.partial(update, back), states, schedule, reverse=True)[0].astype(value.dtype)
 
     # ------------------------------------------------------------------ how it works
 

@@ -1,33 +1,45 @@
-"""Annealed importance sampling: a partition function as an estimate, with the gradient that belongs to it."""
+"""Annealed importance sampling: a partition function as an estimate, with its error and its gradient."""
 
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
 
+from numpyro_ebm.infer import steps
 from numpyro_ebm.infer.keys import require_key
-from numpyro_ebm.infer.samplers import check_positive_int
+from numpyro_ebm.infer.samplers import Exact, check_positive_int
+
+_PILOT_CHAINS = 16
+_PILOT_ACCEPT, _PILOT_RATE = 0.8, 0.2  # the pilot's step size follows its mean acceptance probability
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["rng_key"], meta_fields=["num_chains", "num_temperatures"]
+    jax.tree_util.register_dataclass,
+    data_fields=["rng_key"],
+    meta_fields=["num_chains", "num_temperatures", "num_leapfrog"],
 )
 @dataclasses.dataclass(frozen=True)
 class AnnealedImportanceSampling:
-    """Estimator of log Z along the family's path from independent visible units (Neal 2001; Salakhutdinov 2008).
+    """Estimator of log Z by annealing from independent units (Neal 2001; Salakhutdinov & Murray 2008).
+
+    Families with hidden units start from themselves without couplings and move by Gibbs sweeps. Others go along the
+    geometric path from the standard normal distribution, by jittered Hamiltonian Monte Carlo whose step size at every
+    temperature comes from a pilot run, so that the estimate stays unbiased.
 
     Give it as ``log_partition=`` to a distribution: ``log_prob`` is then normalised by the estimate, and differentiable
     everywhere, with ``-E_model[grad F]`` taken over the same weighted samples. ``exp`` of the estimate is unbiased for
     Z, so the estimate itself is a lower bound on log Z in expectation, and ``log_prob`` an upper bound.
 
     :param num_chains: independent annealed chains.
-    :param num_temperatures: inverse temperatures, equally spaced from 0 to 1, one Gibbs sweep at each.
+    :param num_temperatures: inverse temperatures, equally spaced from 0 to 1, one transition at each.
+    :param num_leapfrog: leapfrog steps of a Hamiltonian transition.
     :param rng_key: a JAX PRNG key; ``None`` draws one from the seeded model in which the distribution is made.
+    :raises TypeError: for a discrete family without conditionals.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_ebm import BernoulliRBM
@@ -40,43 +52,235 @@ class AnnealedImportanceSampling:
 
     num_chains: int = 100
     num_temperatures: int = 1000
+    num_leapfrog: int = 5
     rng_key: Any = None
 
     def seeded(self, distribution: Any) -> "AnnealedImportanceSampling":
         """This configuration with a key, checked against the distribution that will use it."""
-        check_positive_int("num_chains", self.num_chains)
-        check_positive_int("num_temperatures", self.num_temperatures)
-        if not (hasattr(distribution, "annealed") and distribution.has_gibbs_step):
+        for name in ("num_chains", "num_temperatures", "num_leapfrog"):
+            check_positive_int(name, getattr(self, name))
+        if distribution.is_discrete and not (hasattr(distribution, "annealed") and distribution.has_gibbs_step):
             raise TypeError(
-                f"log_partition: AnnealedImportanceSampling needs a family with a path to independent units and Gibbs "
-                f"sampling along it, and {type(distribution).__name__} has none"
+                "log_partition: AnnealedImportanceSampling needs real values, or a family with a path to independent "
+                f"units and Gibbs sampling along it; {type(distribution).__name__} is discrete and has none"
             )
         return dataclasses.replace(self, rng_key=require_key("AnnealedImportanceSampling", self.rng_key))
 
     def weighted_samples(self, distribution: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Estimate of log Z, the chains' final samples and their normalised weights."""
-        log_weights, samples = _anneal(distribution, self.rng_key, self.num_chains, self.num_temperatures)
+        key_pilot, key_run = jax.random.split(self.rng_key)
+        path = _Path(distribution)
+        step_sizes = _pilot(path, key_pilot, self.num_temperatures, self.num_leapfrog)
+        log_weights, samples = _anneal(path, key_run, step_sizes, self.num_chains, self.num_leapfrog)
         total = logsumexp(log_weights, axis=0)
         weights = jnp.exp(log_weights - total[None])
-        return distribution.base_log_partition + total - math.log(self.num_chains), samples, weights
+        return path.base_log_partition + total - math.log(self.num_chains), samples, weights
+
+
+class LogPartitionBounds(NamedTuple):
+    """Stochastic bounds on log Z from both ends of an annealing path; every field has the shape ``batch_shape``.
+
+    :param lower: forward estimate, at most log Z in expectation.
+    :param upper: reverse estimate, at least log Z in expectation where the chains started exactly.
+    :param lower_standard_error: of ``lower``, over chains (delta method).
+    :param upper_standard_error: of ``upper``.
+    :param lower_effective_sample_size: of the forward weights, at most the number of chains.
+    :param upper_effective_sample_size: of the reverse weights.
+    :param exact_start: whether the reverse chains started from exact draws; else from long chains, whose distance from
+        the model the upper bound does not cover.
+    """
+
+    lower: jax.Array
+    upper: jax.Array
+    lower_standard_error: jax.Array
+    upper_standard_error: jax.Array
+    lower_effective_sample_size: jax.Array
+    upper_effective_sample_size: jax.Array
+    exact_start: bool
+
+
+def log_partition_bounds(
+    distribution: Any, rng_key: jax.Array, *, num_chains: int = 100, num_temperatures: int = 1000, num_leapfrog: int = 5
+) -> LogPartitionBounds:
+    """Bounds on log Z by annealing forward and in reverse (Neal 2001; Grosse, Ghahramani & Adams 2015).
+
+    Reverse chains start from exact draws of the distribution where it has them, else from the ends of chains of
+    ``num_temperatures`` transitions, and cool down to independent units.
+
+    :param distribution: an energy distribution, as :class:`AnnealedImportanceSampling` takes it.
+    :param rng_key: a JAX PRNG key.
+    :param num_chains: chains in each direction.
+    :param num_temperatures: inverse temperatures, equally spaced, one transition at each.
+    :param num_leapfrog: leapfrog steps of a Hamiltonian transition.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro_ebm import GaussianBernoulliRBM
+    >>> from numpyro_ebm.infer import log_partition_bounds
+    >>> rbm = GaussianBernoulliRBM(jnp.array([[1.0, 0.5], [-1.0, 2.0]]))
+    >>> bounds = log_partition_bounds(rbm, jax.random.key(0), num_temperatures=200)
+    >>> error = 3 * bounds.lower_standard_error, 3 * bounds.upper_standard_error
+    >>> bool(bounds.lower - error[0] < rbm.log_partition < bounds.upper + error[1])
+    True
+    """
+    key_forward, key_start, key_reverse = jax.random.split(require_key("log_partition_bounds", rng_key), 3)
+    sampler = AnnealedImportanceSampling(num_chains, num_temperatures, num_leapfrog, key_forward).seeded(distribution)
+    distribution = lax.stop_gradient(distribution)
+    key_pilot, key_run = jax.random.split(sampler.rng_key)
+    path = _Path(distribution)
+    step_sizes = _pilot(path, key_pilot, num_temperatures, num_leapfrog)
+    forward = _anneal(path, key_run, step_sizes, num_chains, num_leapfrog)[0]
+    exact = distribution.has_exact_sampler
+    start = Exact() if exact else dataclasses.replace(distribution.chain, num_steps=num_temperatures)
+    values = start.sample(distribution, key_start, (num_chains, *distribution.batch_shape))
+    reverse = _anneal_in_reverse(path, key_reverse, step_sizes, values, num_leapfrog)
+    lower, lower_error, lower_size = _log_mean(forward)
+    upper, upper_error, upper_size = _log_mean(-reverse)
+    base = path.base_log_partition
+    return LogPartitionBounds(base + lower, base - upper, lower_error, upper_error, lower_size, upper_size, exact)
+
+
+def _log_mean(log_weights: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """log of the mean weight over chains, its standard error and the effective sample size."""
+    count = len(log_weights)
+    total = logsumexp(log_weights, axis=0)
+    weights = jnp.exp(log_weights - total[None])
+    size = 1 / jnp.sum(weights**2, axis=0)
+    return total - math.log(count), jnp.sqrt((1 / size - 1 / count) * count / max(count - 1, 1)), size
+
+
+@jax.tree_util.register_pytree_node_class
+class _Path:
+    """Energies from an independent base (inverse temperature 0) to a distribution (1)."""
+
+    def __init__(self, distribution: Any) -> None:
+        self.distribution = distribution
+
+    def tree_flatten(self) -> tuple[tuple[Any], None]:
+        return (self.distribution,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: tuple[Any]) -> "_Path":
+        return cls(*children)
+
+    @property
+    def has_own_base(self) -> bool:
+        """Whether the family has a path to independent units; else it is mixed with the standard normal."""
+        return hasattr(self.distribution, "annealed")
+
+    @property
+    def base_log_partition(self) -> jax.Array:
+        if self.has_own_base:
+            return self.distribution.base_log_partition
+        size = math.prod(self.distribution.event_shape)
+        return jnp.full(self.distribution.batch_shape, 0.5 * size * math.log(2 * math.pi), self.distribution.dtype)
+
+    def at(self, inverse_temperature: jax.Array) -> Any:
+        """The target on the way."""
+        if self.has_own_base:
+            return self.distribution.annealed(inverse_temperature)
+        return _Mixed(self.distribution, inverse_temperature)
+
+    def start(self, rng_key: jax.Array, num_chains: int) -> jax.Array:
+        """Exact draws at 0."""
+        shape = (num_chains, *self.distribution.batch_shape)
+        if self.has_own_base:
+            return self.distribution._initial(rng_key, shape)
+        return jax.random.normal(rng_key, shape + self.distribution.event_shape, self.distribution.dtype)
+
+    def to_value(self, position: jax.Array) -> jax.Array:
+        return position if self.has_own_base else self.distribution.unconstrained._to_value(position)
+
+    def from_value(self, value: jax.Array) -> jax.Array:
+        return value if self.has_own_base else self.distribution.unconstrained._from_value(value)
+
+    def move(self, rng_key: jax.Array, beta: jax.Array, position: Any, step_size: Any, num_leapfrog: int) -> Any:
+        """One transition at a temperature: new positions and the mean acceptance probability over chains."""
+        target = self.at(beta)
+        if self.has_own_base and self.distribution.has_gibbs_step:
+            return target.gibbs_step(rng_key, position), jnp.ones(self.distribution.batch_shape)
+        state = steps.init(target, position)
+        state, info = steps.hamiltonian_step(rng_key, state, target, step_size, num_leapfrog)
+        return state.position, info.accept_prob.mean(0)
+
+
+class _Mixed:
+    """The geometric mixture of the standard normal density and another."""
+
+    def __init__(self, distribution: Any, weight: jax.Array) -> None:
+        self.target, self.weight = distribution.unconstrained, weight
+        self.axes = tuple(range(-len(distribution.event_shape), 0))
+
+    def energy(self, position: jax.Array) -> jax.Array:
+        return -self.unnormalized_log_prob(position)
+
+    def unnormalized_log_prob(self, position: jax.Array) -> jax.Array:
+        normal = -0.5 * jnp.sum(position**2, axis=self.axes)
+        return (1 - self.weight) * normal + self.weight * self.target.unnormalized_log_prob(position)
+
+    def score(self, position: jax.Array) -> jax.Array:
+        return self.weight * self.target.score(position) - (1 - self.weight) * position
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
+def _pilot(path: _Path, rng_key: jax.Array, num_temperatures: int, num_leapfrog: int) -> jax.Array:
+    """Step sizes at all temperatures but 0, shape ``(num_temperatures, *batch_shape)``; they play no part in Gibbs."""
+    distribution = path.distribution
+    shape = (num_temperatures, *distribution.batch_shape)
+    if path.has_own_base and distribution.has_gibbs_step:
+        return jnp.ones(shape, distribution.dtype)
+    key_start, key_run = jax.random.split(rng_key)
+    size = max(1, math.prod(distribution.event_shape))
+
+    def transition(carry: Any, inputs: Any) -> tuple[Any, jax.Array]:
+        position, log_step = carry
+        key, beta = inputs
+        position, accept_prob = path.move(key, beta, position, jnp.exp(log_step), num_leapfrog)
+        log_step = log_step + _PILOT_RATE * (accept_prob - _PILOT_ACCEPT)
+        return (position, log_step), jnp.exp(log_step)
+
+    log_step = jnp.full(distribution.batch_shape, math.log(size**-0.25), distribution.dtype)
+    betas = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=distribution.dtype)[1:]
+    keys = jax.random.split(key_run, num_temperatures)
+    return lax.scan(transition, (path.start(key_start, _PILOT_CHAINS), log_step), (keys, betas))[1]
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
 def _anneal(
-    distribution: Any, rng_key: jax.Array, num_chains: int, num_temperatures: int
+    path: _Path, rng_key: jax.Array, step_sizes: jax.Array, num_chains: int, num_leapfrog: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Log importance weights and final positions of ``num_chains`` annealed chains."""
+    """Log importance weights and final values of ``num_chains`` annealed chains."""
     key_initial, key_run = jax.random.split(rng_key)
-    betas = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=distribution.dtype)
-    position = distribution._initial(key_initial, (num_chains, *distribution.batch_shape))
+    position = path.start(key_initial, num_chains)
 
     def transition(carry: tuple[jax.Array, jax.Array], inputs: Any) -> tuple[Any, None]:
         log_weights, position = carry
-        key, previous, current = inputs
-        colder = distribution.annealed(current)
-        log_weights = log_weights + distribution.annealed(previous).energy(position) - colder.energy(position)
-        return (log_weights, colder.gibbs_step(key, position)), None
+        key, previous, current, step_size = inputs
+        log_weights = log_weights + path.at(previous).energy(position) - path.at(current).energy(position)
+        return (log_weights, path.move(key, current, position, step_size, num_leapfrog)[0]), None
 
-    start = (jnp.zeros(position.shape[:-1], distribution.dtype), position)
-    inputs = (jax.random.split(key_run, num_temperatures), betas[:-1], betas[1:])
-    return lax.scan(transition, start, inputs)[0]
+    start = jnp.zeros((num_chains, *path.distribution.batch_shape), path.distribution.dtype), position
+    log_weights, position = lax.scan(transition, start, _schedule(path, key_run, step_sizes))[0]
+    return log_weights, path.to_value(position)
+
+
+@functools.partial(jax.jit, static_argnums=(4,))
+def _anneal_in_reverse(
+    path: _Path, rng_key: jax.Array, step_sizes: jax.Array, values: jax.Array, num_leapfrog: int
+) -> jax.Array:
+    """Log weights of the reverse chains from ``values``, in the sense of the forward ones."""
+
+    def transition(carry: tuple[jax.Array, jax.Array], inputs: Any) -> tuple[Any, None]:
+        log_weights, position = carry
+        key, previous, current, step_size = inputs
+        position = path.move(key, current, position, step_size, num_leapfrog)[0]
+        log_weights = log_weights + path.at(previous).energy(position) - path.at(current).energy(position)
+        return (log_weights, position), None
+
+    position = path.from_value(values)
+    start = jnp.zeros((len(values), *path.distribution.batch_shape), path.distribution.dtype), position
+    return lax.scan(transition, start, _schedule(path, rng_key, step_sizes), reverse=True)[0][0]
+
+
+def _schedule(path: _Path, rng_key: jax.Array, step_sizes: jax.Array) -> tuple[jax.Array, ...]:
+    betas = jnp.linspace(0.0, 1.0, len(step_sizes) + 1, dtype=path.distribution.dtype)
+    return jax.random.split(rng_key, len(step_sizes)), betas[:-1], betas[1:], step_sizes

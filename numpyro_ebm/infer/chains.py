@@ -1,11 +1,15 @@
 """Running Markov chains of a distribution's own transitions, outside the host's ``MCMC``."""
 
 import functools
-from typing import Any
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
 from numpyro_ebm.infer.keys import require_key
@@ -14,9 +18,24 @@ from numpyro_ebm.infer.samplers import Exact, check_positive_int, check_sampler
 _NUM_CHUNKS = 50
 
 
+class ChainState(NamedTuple):
+    """Where chains stand, with all that the next draw depends on; NumPy arrays, so that it can be pickled.
+
+    :param position: shape ``(chains, *batch_shape, *event_shape)``.
+    :param tuning: what the sampler adapted during warm-up.
+    :param key_data: data of the key from which the keys of all draws follow.
+    :param num_drawn: draws so far.
+    """
+
+    position: np.ndarray
+    tuning: Any
+    key_data: np.ndarray
+    num_drawn: int
+
+
 def run_chain(
     distribution: Any,
-    rng_key: jax.Array,
+    rng_key: jax.Array | None,
     num_samples: int,
     *,
     num_warmup: int = 0,
@@ -25,13 +44,18 @@ def run_chain(
     initial: Any = None,
     sampler: Any = None,
     progress: bool = False,
-) -> jax.Array:
+    devices: Sequence[Any] | None = None,
+    resume: ChainState | None = None,
+    return_state: bool = False,
+) -> Any:
     """Draws along the distribution's Markov chain: all batch elements and chains advance in parallel.
 
-    Compiled once per shape and sampler configuration; repeated calls with new parameters do not recompile.
+    Compiled once per shape and sampler configuration; repeated calls with new parameters do not recompile. Draws depend
+    on the key, and neither on how many are made in one call, nor on the devices. An interrupt (Ctrl-C) of a run that
+    shows its progress ends it with a warning and the draws so far.
 
     :param distribution: an energy distribution.
-    :param rng_key: a JAX PRNG key.
+    :param rng_key: a JAX PRNG key; plays no part in a run that resumes.
     :param num_samples: draws kept per chain.
     :param num_warmup: transitions run first and thrown away; the step size of a Langevin or Hamiltonian sampler is
         tuned in them unless it was given.
@@ -40,7 +64,11 @@ def run_chain(
     :param initial: starting points, shape ``(num_chains, *batch_shape, *event_shape)``; default: the family's.
     :param sampler: ``Gibbs()``, ``Langevin()`` or ``Hamiltonian()``; default: the distribution's chain.
     :param progress: show a tqdm progress bar.
-    :return: shape ``(num_chains, num_samples, *batch_shape, *event_shape)``, as ArviZ expects.
+    :param devices: shard the chains over these devices, whose number divides theirs; default: JAX's default device.
+    :param resume: continue from the state that an earlier run returned, exactly as if that had gone on.
+    :param return_state: also return the :class:`ChainState` at the end.
+    :return: shape ``(num_chains, num_samples, *batch_shape, *event_shape)``, as ArviZ expects; with ``return_state`` a
+        pair of these draws and the state.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_ebm import GaussianBernoulliRBM
@@ -57,27 +85,69 @@ def run_chain(
     if isinstance(sampler, Exact):
         raise TypeError("sampler: run_chain expected a Markov chain such as Gibbs(), got Exact()")
     check_sampler(distribution, sampler)
-    key_initial, key_warmup, key_run = jax.random.split(require_key("run_chain", rng_key), 3)
+    if resume is None:
+        key_initial, key_warmup, key_run = jax.random.split(require_key("run_chain", rng_key), 3)
+        position = _shard(_start(distribution, key_initial, num_chains, initial), devices)
+        tuning, num_drawn = None, 0
+        if num_warmup:
+            position, tuning = _warm_up(sampler, distribution, key_warmup, position, num_warmup)
+    else:
+        _check_resume(distribution, resume, num_warmup, initial)
+        key_run, num_drawn = jax.random.wrap_key_data(jnp.asarray(resume.key_data)), resume.num_drawn
+        tuning = jax.tree.map(jnp.asarray, resume.tuning)
+        position = _shard(jnp.asarray(resume.position), devices)
+    chunk = max(1, num_samples // _NUM_CHUNKS) if progress else num_samples
+    kept: list[jax.Array] = []
+    with tqdm(total=num_samples, disable=not progress, desc="sampling", unit="draw") as bar:
+        try:
+            for start in range(0, num_samples, chunk):
+                size = min(chunk, num_samples - start)
+                first = jnp.asarray(num_drawn, jnp.uint32)
+                end, draws = _collect(sampler, distribution, key_run, first, position, tuning, size, thinning)
+                kept.append(jax.block_until_ready(draws))
+                position, num_drawn = end, num_drawn + size
+                bar.update(size)
+        except KeyboardInterrupt:
+            if not kept:
+                raise
+            warnings.warn(f"run_chain was interrupted: {num_drawn} draws are kept", RuntimeWarning, stacklevel=2)
+    draws = jnp.moveaxis(jnp.concatenate(kept), 0, 1)
+    if not return_state:
+        return draws
+    key_data = np.asarray(jax.random.key_data(key_run))
+    return draws, ChainState(np.asarray(position), jax.tree.map(np.asarray, tuning), key_data, num_drawn)
+
+
+def _start(distribution: Any, rng_key: jax.Array, num_chains: int, initial: Any) -> jax.Array:
     shape = (num_chains, *distribution.batch_shape)
     if initial is None:
-        position = distribution._initial(key_initial, shape)
-    else:
-        position = distribution._check_value(initial, "initial")
-        if position.shape != shape + distribution.event_shape:
-            raise ValueError(f"initial: expected shape {shape + distribution.event_shape}, got {position.shape}")
-    tuning = None
-    if num_warmup:
-        position, tuning = _warm_up(sampler, distribution, key_warmup, position, num_warmup)
-    chunk = max(1, num_samples // _NUM_CHUNKS) if progress else num_samples
-    kept = []
-    with tqdm(total=num_samples, disable=not progress, desc="sampling", unit="draw") as bar:
-        for start in range(0, num_samples, chunk):
-            size = min(chunk, num_samples - start)
-            key_chunk = jax.random.fold_in(key_run, start)
-            position, draws = _collect(sampler, distribution, key_chunk, position, tuning, size, thinning)
-            kept.append(draws)
-            bar.update(size)
-    return jnp.moveaxis(jnp.concatenate(kept), 0, 1)
+        return distribution._initial(rng_key, shape)
+    position = distribution._check_value(initial, "initial")
+    if position.shape != shape + distribution.event_shape:
+        raise ValueError(f"initial: expected shape {shape + distribution.event_shape}, got {position.shape}")
+    return position
+
+
+def _check_resume(distribution: Any, resume: Any, num_warmup: int, initial: Any) -> None:
+    if not isinstance(resume, ChainState):
+        raise TypeError(f"resume: run_chain expected a ChainState, got {type(resume).__name__}")
+    if num_warmup or initial is not None:
+        raise ValueError("resume: run_chain expected neither num_warmup nor initial beside it: the state has both")
+    shape = (*distribution.batch_shape, *distribution.event_shape)
+    if resume.position.shape[1:] != shape:
+        raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {resume.position.shape}")
+
+
+def _shard(position: jax.Array, devices: Sequence[Any] | None) -> jax.Array:
+    """Spread the chains over devices; the compiled loops keep them there."""
+    if devices is None:
+        return position
+    devices = list(devices)
+    if not devices or len(position) % len(devices):
+        raise ValueError(
+            f"devices: run_chain expected a number of devices that divides {len(position)} chains, got {len(devices)}"
+        )
+    return jax.device_put(position, NamedSharding(Mesh(np.array(devices), ("chains",)), PartitionSpec("chains")))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
@@ -85,18 +155,20 @@ def _warm_up(sampler: Any, distribution: Any, rng_key: jax.Array, position: jax.
     return lax.stop_gradient(sampler.tune(distribution, rng_key, position, num_steps))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6))
+@functools.partial(jax.jit, static_argnums=(0, 6, 7))
 def _collect(
     sampler: Any,
     distribution: Any,
     rng_key: jax.Array,
+    first: jax.Array,
     position: jax.Array,
     tuning: Any,
     num_samples: int,
     thinning: int,
 ) -> tuple[jax.Array, jax.Array]:
-    def draw(position: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        position = sampler.run(distribution, key, position, thinning, tuning)
+    def draw(position: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
+        position = sampler.run(distribution, jax.random.fold_in(rng_key, count), position, thinning, tuning)
         return position, position
 
-    return lax.stop_gradient(lax.scan(draw, position, jax.random.split(rng_key, num_samples)))
+    counts = first + jnp.arange(num_samples, dtype=jnp.uint32)
+    return lax.stop_gradient(lax.scan(draw, position, counts))

@@ -169,9 +169,12 @@ class MarkovNetwork(EnergyDistribution):
         return self._with(cardinalities=self._sizes(rest), factors=factors)
 
     def gibbs_step(self, value: torch.Tensor) -> torch.Tensor:
-        """One systematic Gibbs sweep: a new draw of every variable given its neighbours, colour by colour."""
+        """One palindromic Gibbs sweep: a new draw of every variable given its neighbours, colour by colour and back.
+
+        Going back makes the sweep reversible, which annealing and Metropolis rules on top of it ask for.
+        """
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape) + self.event_shape
-        return self._sweep(value.expand(shape), self._uniform(shape))
+        return self._sweep(value.expand(shape), self._uniform(shape), self._uniform(shape))
 
     def annealed(self, inverse_temperature: Any) -> "MarkovNetwork":
         """The path from uniform variables (0) to this distribution (1): all energies times ``inverse_temperature``."""
@@ -237,13 +240,15 @@ class MarkovNetwork(EnergyDistribution):
             states[..., variable] = _draw(logits, count, uniform[..., variable])
         return states
 
-    def _sweep(self, value: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-        """Redraw every variable given the others, one colour after another."""
+    def _sweep(self, value: torch.Tensor, forth: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        """Redraw every variable given the others, one colour after another and back, by uniform numbers."""
         flat_tables = self._flat_tables()
         most = max(self.cardinalities)
         sizes = self._index(self.cardinalities)
         states = value.long().clone()
-        for members, blocks in _sweep_schedule(self._graph, self.device):
+        schedule = _sweep_schedule(self._graph, self.device)
+        draws = [(forth, *step) for step in schedule] + [(back, *step) for step in reversed(schedule)]
+        for uniform, members, blocks in draws:
             logits = uniform.new_zeros((*uniform.shape[:-1], len(members), most))
             for number, scopes, steps, options, places in blocks:
                 index = options + (states[..., scopes] * steps).sum(-1, keepdim=True)

@@ -486,8 +486,8 @@ def test_both_packages_agree(structure):
     networks = [make(backend, structure) for backend in backends]
     cardinalities = STRUCTURES[structure][0]
     states = oracle.all_states(cardinalities)
-    uniform = np.random.default_rng(5).uniform(size=(200, len(cardinalities)))
-    start = np.random.default_rng(6).integers(0, cardinalities, uniform.shape)
+    uniform = np.random.default_rng(5).uniform(size=(2, 200, len(cardinalities)))
+    start = np.random.default_rng(6).integers(0, cardinalities, uniform.shape[1:])
 
     def results(backend, network):
         yield network.log_prob(integers(backend, states))
@@ -497,10 +497,10 @@ def test_both_packages_agree(structure):
         if backend.name == "numpyro":
             jit = importlib.import_module("jax").jit
             yield jit(lambda n, u: n._map(type(n)._backward, u))(network, noise)
-            yield jit(lambda n, x, u: n._map(type(n)._sweep, x, u))(network, integers(backend, start), noise)
+            yield jit(lambda n, x, *u: n._map(type(n)._sweep, x, *u))(network, integers(backend, start), *noise)
         else:
             yield network._backward(noise)
-            yield network._sweep(integers(backend, start), noise)
+            yield network._sweep(integers(backend, start), *noise)
 
     for first, second in zip(*map(results, backends, networks), strict=True):
         np.testing.assert_allclose(np.asarray(first), np.asarray(second), **TOLERANCE)

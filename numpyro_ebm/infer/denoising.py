@@ -1,0 +1,201 @@
+"""Approximate sampling for models that only have a denoiser: walk-jump, and plug-and-play Langevin. Both are biased.
+
+A denoiser ``r`` trained on data with Gaussian noise of standard deviation ``noise_scale`` estimates the score of the
+*smoothed* density: ``score(y) = (r(y) - y) / noise_scale^2`` (Tweedie's formula; Alain & Bengio 2014). Nothing here
+corrects for steps of finite size, nor for the difference between a denoiser and the posterior mean. For exact sampling,
+give a density: see :class:`numpyro_ebm.LineIntegralEnergy` and :class:`numpyro_ebm.GradientStepEnergy`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from numpyro_ebm.infer.keys import require_key
+from numpyro_ebm.infer.samplers import check_positive_int
+
+Denoiser = Callable[[jax.Array], jax.Array]
+
+
+class WalkJump(NamedTuple):
+    """Draws of :func:`walk_jump`, each of shape ``(chains, draws, *event)``.
+
+    :param noisy: where the walk was: draws of the smoothed density, up to the bias of the steps.
+    :param clean: where it jumped to, ``r(noisy)``: least-squares estimates of the clean points, which are not draws of
+        the clean density.
+    """
+
+    noisy: jax.Array
+    clean: jax.Array
+
+
+def walk_jump(
+    denoise: Denoiser,
+    noise_scale: float,
+    initial: Any,
+    rng_key: jax.Array,
+    num_samples: int,
+    *,
+    num_warmup: int = 0,
+    thinning: int = 1,
+    step_size: float | None = None,
+    friction: float = 1.0,
+) -> WalkJump:
+    """Walk by underdamped Langevin dynamics in the smoothed density, and jump to its denoised points. Approximate.
+
+    Saremi & Hyvarinen (2019), with the integrator of Sachs, Leimkuhler & Danos (2017) without a Metropolis correction.
+
+    :param denoise: r, maps ``(..., *event)`` to the same shape.
+    :param noise_scale: standard deviation of the noise that it removes.
+    :param initial: starting points, shape ``(chains, *event)``.
+    :param rng_key: a JAX PRNG key.
+    :param num_samples: draws kept per chain.
+    :param num_warmup: steps run first and thrown away.
+    :param thinning: steps per kept draw.
+    :param step_size: a length; default ``noise_scale / 2``.
+    :param friction: the momentum decays by ``exp(-friction * step_size / noise_scale)`` in every step.
+    :raises ValueError: for sizes that are not positive.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro_ebm.infer import walk_jump
+    >>> perfect = lambda y: y / (1 + 0.5**2)  # for data from Normal(0, 1) under noise of 0.5
+    >>> draws = walk_jump(perfect, 0.5, jnp.zeros((100, 1)), jax.random.key(0), 200, num_warmup=100)
+    >>> bool(abs(draws.noisy.std() - 1.25**0.5) < 0.05)
+    True
+    """
+    _check_sizes(num_samples, num_warmup, thinning)
+    noise_scale = _positive("noise_scale", noise_scale)
+    step_size = 0.5 * noise_scale if step_size is None else _positive("step_size", step_size)
+    sizes = (num_samples, num_warmup, thinning)
+    position = _initial(initial, denoise)
+    key = require_key("walk_jump", rng_key)
+    scales = jnp.asarray([noise_scale, step_size, _positive("friction", friction)], position.dtype)
+    return _walk_jump(denoise, sizes, scales, position, key)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _walk_jump(denoise: Denoiser, sizes: Any, scales: jax.Array, position: jax.Array, rng_key: jax.Array) -> WalkJump:
+    num_samples, num_warmup, thinning = sizes
+    noise_scale, step_size, friction = scales
+    score = lambda y: (denoise(y) - y) / noise_scale**2
+    decay = jnp.exp(-friction * step_size / noise_scale)
+
+    def step(carry: tuple[jax.Array, jax.Array], key: jax.Array) -> tuple[Any, None]:
+        position, momentum = carry
+        position = position + 0.5 * step_size * momentum
+        kick = 0.5 * step_size * score(position)
+        noise = jax.random.normal(key, position.shape, position.dtype)
+        momentum = decay * (momentum + kick) + kick + jnp.sqrt(1 - decay**2) * noise
+        return (position + 0.5 * step_size * momentum, momentum), None
+
+    def draw(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+        carry = lax.scan(step, carry, jax.random.split(key, thinning))[0]
+        return carry, carry[0]
+
+    key_momentum, key_warmup, key_run = jax.random.split(rng_key, 3)
+    carry = position, jax.random.normal(key_momentum, position.shape, position.dtype)
+    carry = lax.scan(step, carry, jax.random.split(key_warmup, num_warmup))[0]
+    noisy = jnp.moveaxis(lax.scan(draw, carry, jax.random.split(key_run, num_samples))[1], 0, 1)
+    return WalkJump(noisy, denoise(noisy))
+
+
+def plug_and_play_langevin(
+    denoise: Denoiser,
+    noise_scale: float,
+    log_likelihood: Callable[[jax.Array], jax.Array],
+    initial: Any,
+    rng_key: jax.Array,
+    num_samples: int,
+    *,
+    num_warmup: int = 0,
+    thinning: int = 1,
+    step_size: float,
+    bounds: tuple[float, float] | None = None,
+) -> jax.Array:
+    """Unadjusted Langevin draws of a posterior whose prior is known by a denoiser (Laumont et al. 2022). Approximate.
+
+    ``x + step_size^2 / 2 (grad log_likelihood(x) + (r(x) - x) / noise_scale^2) + step_size n``: the prior is the one
+    smoothed by the noise, and the bias of the steps is of order ``step_size^2``.
+
+    :param denoise: r, maps ``(..., *event)`` to the same shape.
+    :param noise_scale: standard deviation of the noise that it removes.
+    :param log_likelihood: maps ``(chains, *event)`` to ``(chains,)``, up to constants.
+    :param initial: starting points, shape ``(chains, *event)``.
+    :param rng_key: a JAX PRNG key.
+    :param num_samples: draws kept per chain.
+    :param num_warmup: steps run first and thrown away.
+    :param thinning: steps per kept draw.
+    :param step_size: a length; must be below ``2 / sqrt(largest curvature)`` to be stable.
+    :param bounds: lowest and highest value, to which every step is clipped; default: none.
+    :return: shape ``(chains, draws, *event)``.
+    :raises ValueError: for sizes that are not positive, bounds that are not increasing.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro_ebm.infer import plug_and_play_langevin
+    >>> perfect = lambda y: y / (1 + 0.1**2)  # for data from Normal(0, 1) under noise of 0.1
+    >>> seen = lambda x: -0.5 * ((x - 2.0) ** 2).sum(-1)  # Normal(x, 1) at 2
+    >>> start = jnp.zeros((100, 1))
+    >>> draws = plug_and_play_langevin(perfect, 0.1, seen, start, jax.random.key(0), 200, num_warmup=100, step_size=0.3)
+    >>> bool(abs(draws.mean() - 1) < 0.05)
+    True
+    """
+    _check_sizes(num_samples, num_warmup, thinning)
+    if bounds is not None and not bounds[0] < bounds[1]:
+        raise ValueError(f"bounds: expected a lower and a higher number, got {bounds!r}")
+    position = _initial(initial, denoise)
+    sizes = [_positive("noise_scale", noise_scale), _positive("step_size", step_size)]
+    limits = (-jnp.inf, jnp.inf) if bounds is None else bounds
+    scales = jnp.asarray([*sizes, *limits], position.dtype)
+    key = require_key("plug_and_play_langevin", rng_key)
+    return _plug_and_play(denoise, log_likelihood, (num_samples, num_warmup, thinning), scales, position, key)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _plug_and_play(
+    denoise: Denoiser, log_likelihood: Any, sizes: Any, scales: jax.Array, position: jax.Array, rng_key: jax.Array
+) -> jax.Array:
+    num_samples, num_warmup, thinning = sizes
+    noise_scale, step_size, low, high = scales
+    likelihood_score = jax.grad(lambda x: log_likelihood(x).sum())
+
+    def step(position: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+        force = likelihood_score(position) + (denoise(position) - position) / noise_scale**2
+        noise = jax.random.normal(key, position.shape, position.dtype)
+        return jnp.clip(position + 0.5 * step_size**2 * force + step_size * noise, low, high), None
+
+    def draw(position: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        position = lax.scan(step, position, jax.random.split(key, thinning))[0]
+        return position, position
+
+    key_warmup, key_run = jax.random.split(rng_key)
+    position = lax.scan(step, position, jax.random.split(key_warmup, num_warmup))[0]
+    return jnp.moveaxis(lax.scan(draw, position, jax.random.split(key_run, num_samples))[1], 0, 1)
+
+
+def _initial(initial: Any, denoise: Denoiser) -> jax.Array:
+    position = jnp.asarray(initial)
+    if not jnp.issubdtype(position.dtype, jnp.floating) or position.ndim < 1:
+        raise TypeError(
+            f"initial: expected floating-point points of shape (chains, ...), got dtype {position.dtype} and shape "
+            f"{position.shape}"
+        )
+    shape = jax.eval_shape(denoise, position).shape
+    if shape != position.shape:
+        raise ValueError(f"denoise: expected a function that keeps the shape {position.shape}, got {shape}")
+    return position
+
+
+def _positive(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    return float(value)
+
+
+def _check_sizes(num_samples: int, num_warmup: int, thinning: int) -> None:
+    check_positive_int("num_samples", num_samples)
+    check_positive_int("thinning", thinning)
+    if isinstance(num_warmup, bool) or not isinstance(num_warmup, int) or num_warmup < 0:
+        raise ValueError(f"num_warmup: expected a non-negative integer, got {num_warmup!r}")
