@@ -15,6 +15,7 @@ import pytest
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS, Gibbs
 
+from backends import get_backend
 from families.cases import make, parameters
 from families.test_energies import plane_moments
 from families.zoo import MACHINES
@@ -52,18 +53,11 @@ KERNELS = {
 }
 
 
-class Backend:
-    """What ``families`` needs of a backend."""
-
-    import numpyro_ebm as ebm
-
-    name = "numpyro"
-    distributions = ebm.distributions
-    array = staticmethod(lambda value: jnp.asarray(np.asarray(value, float)))
+BACKEND = get_backend("numpyro")
 
 
 def rbm():
-    return make(Backend, "GaussianBernoulliRBM", parameters("GaussianBernoulliRBM", visible=2, hidden=3, seed=5))
+    return make(BACKEND, "GaussianBernoulliRBM", parameters("GaussianBernoulliRBM", visible=2, hidden=3, seed=5))
 
 
 def energy(name):
@@ -71,7 +65,7 @@ def energy(name):
     if name == "GaussianBernoulliRBM":
         distribution = rbm()
         return distribution, np.asarray(distribution.mean), np.asarray(distribution.covariance_matrix)
-    return MACHINES[name].make(Backend, log_partition=None), *plane_moments("numpyro", name)[1:]
+    return MACHINES[name].make(BACKEND, log_partition=None), *plane_moments("numpyro", name)[1:]
 
 
 def run(kernel, num_warmup, num_samples, *args, num_chains=1, chain_method="vectorized", seed=0, **options):
@@ -142,6 +136,7 @@ def test_a_constrained_posterior_against_quadrature(kind):
         assert_mean(((values - mean) ** 2).mean(1), (weights * (grid - mean) ** 2).sum())
 
 
+@pytest.mark.filterwarnings("ignore:Some donated buffers")  # the host's loop, under jax.vmap also with its own HMC
 @pytest.mark.parametrize("method", ["sequential", "vectorized", jax.vmap])
 @pytest.mark.parametrize("kind", ["MALA", "underdamped", "tempering", "block Gibbs"])
 def test_every_chain_method(kind, method):
@@ -198,7 +193,7 @@ def test_blocks_of_the_hosts_gibbs_recover_a_joint():
     mcmc = MCMC(kernel, num_warmup=500, num_samples=3000, num_chains=8, chain_method="sequential", progress_bar=False)
     mcmc.run(jax.random.key(0), 2.0)
     draws = {name: np.asarray(value) for name, value in mcmc.get_samples(group_by_chain=True).items()}
-    # exact: v | y from the machine under y ~ Normal(v.sum(), sqrt(2)); importance weights over exact draws of the machine
+    # v given y has the machine as its prior and y ~ Normal(v.sum(), sqrt(2)): importance weights over exact draws
     exact = np.asarray(base.sample(jax.random.key(1), (400_000,)))
     weights = np.exp(-0.25 * (2.0 - exact.sum(1)) ** 2)
     weights /= weights.sum()
@@ -218,11 +213,11 @@ def test_block_gibbs_corrects_for_everything_else_in_the_model():
 
     def model():
         v = numpyro.sample("v", base)
-        numpyro.sample("y", dist.Normal(v, 0.7).to_event(1), obs=observation)
+        numpyro.sample("y", dist.Normal(v, 1.5).to_event(1), obs=observation)
 
     mcmc = run(BlockGibbs(model), 100, 500, num_chains=NUM_CHAINS, extra_fields=("accept_prob",))
     draws = np.asarray(mcmc.get_samples(group_by_chain=True)["v"])
-    exact = base.condition_on_noisy(observation, 0.7)
+    exact = base.condition_on_noisy(observation, 1.5)
     assert_mean(draws.mean(1), np.asarray(exact.mean))
     centred = draws - np.asarray(exact.mean)
     products = centred[..., :, None] * centred[..., None, :]
@@ -275,6 +270,7 @@ def bimodal():
     return GaussianBernoulliRBM(jnp.array([[distance], [0.0]]), jnp.zeros(2), jnp.array([bias]), jnp.full(2, 0.8))
 
 
+@pytest.mark.slow
 def test_tempering_crosses_where_gibbs_and_hamiltonian_chains_do_not():
     distribution = bimodal()
     model = lambda: numpyro.sample("v", distribution)
@@ -388,7 +384,7 @@ def test_repeated_runs_do_not_recompile():
     )
     p = parameters("GaussianBernoulliRBM", visible=2, hidden=3, seed=5)
     for seed in range(4):
-        distribution = make(Backend, "GaussianBernoulliRBM", p)._with(hidden_bias=jnp.full(3, 0.1 * seed))
+        distribution = make(BACKEND, "GaussianBernoulliRBM", p)._with(hidden_bias=jnp.full(3, 0.1 * seed))
         run_chain(distribution, jax.random.key(seed), 20, num_warmup=10, num_chains=3).block_until_ready()
         distribution.sample(jax.random.key(seed), (5,)).block_until_ready()
         if seed == 1:
