@@ -3,17 +3,20 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
+from tqdm.auto import tqdm
 
 from numpyro_ebm.infer import steps
 from numpyro_ebm.infer.keys import require_key
 from numpyro_ebm.infer.samplers import Exact, check_positive_int
 
+_NUM_PARTS = 20  # of a run that shows its progress
 _PILOT_CHAINS = 16
 _PILOT_ACCEPT, _PILOT_RATE = 0.8, 0.2  # the pilot's step size follows its mean acceptance probability
 
@@ -100,7 +103,13 @@ class LogPartitionBounds(NamedTuple):
 
 
 def log_partition_bounds(
-    distribution: Any, rng_key: jax.Array, *, num_chains: int = 100, num_temperatures: int = 1000, num_leapfrog: int = 5
+    distribution: Any,
+    rng_key: jax.Array,
+    *,
+    num_chains: int = 100,
+    num_temperatures: int = 1000,
+    num_leapfrog: int = 5,
+    progress: bool = False,
 ) -> LogPartitionBounds:
     """Bounds on log Z by annealing forward and in reverse (Neal 2001; Grosse, Ghahramani & Adams 2015).
 
@@ -112,6 +121,7 @@ def log_partition_bounds(
     :param num_chains: chains in each direction.
     :param num_temperatures: inverse temperatures, equally spaced, one transition at each.
     :param num_leapfrog: leapfrog steps of a Hamiltonian transition.
+    :param progress: show tqdm progress bars.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_ebm import GaussianBernoulliRBM
@@ -128,11 +138,11 @@ def log_partition_bounds(
     key_pilot, key_run = jax.random.split(sampler.rng_key)
     path = _Path(distribution)
     step_sizes = _pilot(path, key_pilot, num_temperatures, num_leapfrog)
-    forward = _anneal(path, key_run, step_sizes, num_chains, num_leapfrog)[0]
+    forward = _anneal(path, key_run, step_sizes, num_chains, num_leapfrog, progress)[0]
     exact = distribution.has_exact_sampler
     start = Exact() if exact else dataclasses.replace(distribution.chain, num_steps=num_temperatures)
     values = start.sample(distribution, key_start, (num_chains, *distribution.batch_shape))
-    reverse = _anneal_in_reverse(path, key_reverse, step_sizes, values, num_leapfrog)
+    reverse = _anneal_in_reverse(path, key_reverse, step_sizes, values, num_leapfrog, progress)
     lower, lower_error, lower_size = _log_mean(forward)
     upper, upper_error, upper_size = _log_mean(-reverse)
     base = path.base_log_partition
@@ -193,6 +203,9 @@ class _Path:
     def from_value(self, value: jax.Array) -> jax.Array:
         return value if self.has_own_base else self.distribution.unconstrained._from_value(value)
 
+    def log_weights(self, num_chains: int) -> jax.Array:
+        return jnp.zeros((num_chains, *self.distribution.batch_shape), self.distribution.dtype)
+
     def move(self, rng_key: jax.Array, beta: jax.Array, position: Any, step_size: Any, num_leapfrog: int) -> Any:
         """One transition at a temperature: new positions and the mean acceptance probability over chains."""
         target = self.at(beta)
@@ -244,13 +257,47 @@ def _pilot(path: _Path, rng_key: jax.Array, num_temperatures: int, num_leapfrog:
     return lax.scan(transition, (path.start(key_start, _PILOT_CHAINS), log_step), (keys, betas))[1]
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
 def _anneal(
-    path: _Path, rng_key: jax.Array, step_sizes: jax.Array, num_chains: int, num_leapfrog: int
+    path: _Path, rng_key: jax.Array, step_sizes: jax.Array, num_chains: int, num_leapfrog: int, progress: bool = False
 ) -> tuple[jax.Array, jax.Array]:
     """Log importance weights and final values of ``num_chains`` annealed chains."""
     key_initial, key_run = jax.random.split(rng_key)
-    position = path.start(key_initial, num_chains)
+    carry = path.log_weights(num_chains), path.start(key_initial, num_chains)
+    schedule = _schedule(path, key_run, step_sizes)
+    for part in _parts(len(step_sizes), progress, "annealing"):
+        carry = _warm(path, carry, [leaf[part] for leaf in schedule], num_leapfrog)
+    return carry[0], path.to_value(carry[1])
+
+
+def _anneal_in_reverse(
+    path: _Path, rng_key: jax.Array, step_sizes: jax.Array, values: jax.Array, num_leapfrog: int, progress: bool
+) -> jax.Array:
+    """Log weights of the reverse chains from ``values``, in the sense of the forward ones."""
+    carry = path.log_weights(len(values)), path.from_value(values)
+    schedule = [leaf[::-1] for leaf in _schedule(path, rng_key, step_sizes)]
+    for part in _parts(len(step_sizes), progress, "in reverse"):
+        carry = _cool(path, carry, [leaf[part] for leaf in schedule], num_leapfrog)
+    return carry[0]
+
+
+def _schedule(path: _Path, rng_key: jax.Array, step_sizes: jax.Array) -> tuple[jax.Array, ...]:
+    """Keys, inverse temperatures before and after, and step sizes of all transitions."""
+    betas = jnp.linspace(0.0, 1.0, len(step_sizes) + 1, dtype=path.distribution.dtype)
+    return jax.random.split(rng_key, len(step_sizes)), betas[:-1], betas[1:], step_sizes
+
+
+def _parts(count: int, progress: bool, title: str) -> Iterator[slice]:
+    """The whole range, or parts of it under a progress bar."""
+    size = max(1, count // _NUM_PARTS) if progress else count
+    with tqdm(total=count, disable=not progress, desc=title, unit="temperature") as bar:
+        for start in range(0, count, size):
+            yield slice(start, start + size)
+            bar.update(min(size, count - start))
+
+
+@functools.partial(jax.jit, static_argnums=(3,))
+def _warm(path: _Path, carry: Any, schedule: Any, num_leapfrog: int) -> tuple[jax.Array, jax.Array]:
+    """Weights and positions after some transitions to lower temperatures."""
 
     def transition(carry: tuple[jax.Array, jax.Array], inputs: Any) -> tuple[Any, None]:
         log_weights, position = carry
@@ -258,16 +305,12 @@ def _anneal(
         log_weights = log_weights + path.at(previous).energy(position) - path.at(current).energy(position)
         return (log_weights, path.move(key, current, position, step_size, num_leapfrog)[0]), None
 
-    start = jnp.zeros((num_chains, *path.distribution.batch_shape), path.distribution.dtype), position
-    log_weights, position = lax.scan(transition, start, _schedule(path, key_run, step_sizes))[0]
-    return log_weights, path.to_value(position)
+    return lax.scan(transition, carry, schedule)[0]
 
 
-@functools.partial(jax.jit, static_argnums=(4,))
-def _anneal_in_reverse(
-    path: _Path, rng_key: jax.Array, step_sizes: jax.Array, values: jax.Array, num_leapfrog: int
-) -> jax.Array:
-    """Log weights of the reverse chains from ``values``, in the sense of the forward ones."""
+@functools.partial(jax.jit, static_argnums=(3,))
+def _cool(path: _Path, carry: Any, schedule: Any, num_leapfrog: int) -> tuple[jax.Array, jax.Array]:
+    """Weights and positions after some transitions back to higher temperatures."""
 
     def transition(carry: tuple[jax.Array, jax.Array], inputs: Any) -> tuple[Any, None]:
         log_weights, position = carry
@@ -276,11 +319,4 @@ def _anneal_in_reverse(
         log_weights = log_weights + path.at(previous).energy(position) - path.at(current).energy(position)
         return (log_weights, position), None
 
-    position = path.from_value(values)
-    start = jnp.zeros((len(values), *path.distribution.batch_shape), path.distribution.dtype), position
-    return lax.scan(transition, start, _schedule(path, rng_key, step_sizes), reverse=True)[0][0]
-
-
-def _schedule(path: _Path, rng_key: jax.Array, step_sizes: jax.Array) -> tuple[jax.Array, ...]:
-    betas = jnp.linspace(0.0, 1.0, len(step_sizes) + 1, dtype=path.distribution.dtype)
-    return jax.random.split(rng_key, len(step_sizes)), betas[:-1], betas[1:], step_sizes
+    return lax.scan(transition, carry, schedule)[0]

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from tqdm.auto import tqdm
 
 from numpyro_ebm.infer.keys import require_key
 from numpyro_ebm.infer.samplers import check_positive_int
 
 Denoiser = Callable[[jax.Array], jax.Array]
+
+_NUM_PARTS = 20  # of a run that shows its progress
 
 
 class WalkJump(NamedTuple):
@@ -43,6 +46,7 @@ def walk_jump(
     thinning: int = 1,
     step_size: float | None = None,
     friction: float = 1.0,
+    progress: bool = False,
 ) -> WalkJump:
     """Walk by underdamped Langevin dynamics in the smoothed density, and jump to its denoised points. Approximate.
 
@@ -57,6 +61,7 @@ def walk_jump(
     :param thinning: steps per kept draw.
     :param step_size: a length; default ``noise_scale / 2``.
     :param friction: the momentum decays by ``exp(-friction * step_size / noise_scale)`` in every step.
+    :param progress: show a tqdm progress bar.
     :raises ValueError: for sizes that are not positive.
 
     >>> import jax, jax.numpy as jnp
@@ -69,37 +74,29 @@ def walk_jump(
     _check_sizes(num_samples, num_warmup, thinning)
     noise_scale = _positive("noise_scale", noise_scale)
     step_size = 0.5 * noise_scale if step_size is None else _positive("step_size", step_size)
-    sizes = (num_samples, num_warmup, thinning)
     position = _initial(initial, denoise)
-    key = require_key("walk_jump", rng_key)
+    key_momentum, key_run = jax.random.split(require_key("walk_jump", rng_key))
     scales = jnp.asarray([noise_scale, step_size, _positive("friction", friction)], position.dtype)
-    return _walk_jump(denoise, sizes, scales, position, key)
+    carry = position, jax.random.normal(key_momentum, position.shape, position.dtype)
+    walk = functools.partial(_walk, denoise, scales)
+    noisy = _collect(walk, carry, key_run, num_samples, num_warmup, thinning, progress)
+    return WalkJump(noisy, denoise(noisy))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _walk_jump(denoise: Denoiser, sizes: Any, scales: jax.Array, position: jax.Array, rng_key: jax.Array) -> WalkJump:
-    num_samples, num_warmup, thinning = sizes
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _walk(denoise: Denoiser, scales: jax.Array, carry: Any, keys: jax.Array, thinning: int) -> tuple[Any, jax.Array]:
     noise_scale, step_size, friction = scales
-    score = lambda y: (denoise(y) - y) / noise_scale**2
     decay = jnp.exp(-friction * step_size / noise_scale)
 
     def step(carry: tuple[jax.Array, jax.Array], key: jax.Array) -> tuple[Any, None]:
         position, momentum = carry
         position = position + 0.5 * step_size * momentum
-        kick = 0.5 * step_size * score(position)
+        kick = 0.5 * step_size * (denoise(position) - position) / noise_scale**2
         noise = jax.random.normal(key, position.shape, position.dtype)
         momentum = decay * (momentum + kick) + kick + jnp.sqrt(1 - decay**2) * noise
         return (position + 0.5 * step_size * momentum, momentum), None
 
-    def draw(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-        carry = lax.scan(step, carry, jax.random.split(key, thinning))[0]
-        return carry, carry[0]
-
-    key_momentum, key_warmup, key_run = jax.random.split(rng_key, 3)
-    carry = position, jax.random.normal(key_momentum, position.shape, position.dtype)
-    carry = lax.scan(step, carry, jax.random.split(key_warmup, num_warmup))[0]
-    noisy = jnp.moveaxis(lax.scan(draw, carry, jax.random.split(key_run, num_samples))[1], 0, 1)
-    return WalkJump(noisy, denoise(noisy))
+    return _scan(step, carry, keys, thinning)
 
 
 def plug_and_play_langevin(
@@ -114,6 +111,7 @@ def plug_and_play_langevin(
     thinning: int = 1,
     step_size: float,
     bounds: tuple[float, float] | None = None,
+    progress: bool = False,
 ) -> jax.Array:
     """Unadjusted Langevin draws of a posterior whose prior is known by a denoiser (Laumont et al. 2022). Approximate.
 
@@ -130,6 +128,7 @@ def plug_and_play_langevin(
     :param thinning: steps per kept draw.
     :param step_size: a length; must be below ``2 / sqrt(largest curvature)`` to be stable.
     :param bounds: lowest and highest value, to which every step is clipped; default: none.
+    :param progress: show a tqdm progress bar.
     :return: shape ``(chains, draws, *event)``.
     :raises ValueError: for sizes that are not positive, bounds that are not increasing.
 
@@ -149,30 +148,52 @@ def plug_and_play_langevin(
     sizes = [_positive("noise_scale", noise_scale), _positive("step_size", step_size)]
     limits = (-jnp.inf, jnp.inf) if bounds is None else bounds
     scales = jnp.asarray([*sizes, *limits], position.dtype)
+    move = functools.partial(_move, denoise, log_likelihood, scales)
     key = require_key("plug_and_play_langevin", rng_key)
-    return _plug_and_play(denoise, log_likelihood, (num_samples, num_warmup, thinning), scales, position, key)
+    return _collect(move, (position,), key, num_samples, num_warmup, thinning, progress)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _plug_and_play(
-    denoise: Denoiser, log_likelihood: Any, sizes: Any, scales: jax.Array, position: jax.Array, rng_key: jax.Array
-) -> jax.Array:
-    num_samples, num_warmup, thinning = sizes
+@functools.partial(jax.jit, static_argnums=(0, 1, 5))
+def _move(
+    denoise: Denoiser, log_likelihood: Any, scales: jax.Array, carry: Any, keys: jax.Array, thinning: int
+) -> tuple[Any, jax.Array]:
     noise_scale, step_size, low, high = scales
     likelihood_score = jax.grad(lambda x: log_likelihood(x).sum())
 
-    def step(position: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+    def step(carry: tuple[jax.Array], key: jax.Array) -> tuple[tuple[jax.Array], None]:
+        (position,) = carry
         force = likelihood_score(position) + (denoise(position) - position) / noise_scale**2
         noise = jax.random.normal(key, position.shape, position.dtype)
-        return jnp.clip(position + 0.5 * step_size**2 * force + step_size * noise, low, high), None
+        return (jnp.clip(position + 0.5 * step_size**2 * force + step_size * noise, low, high),), None
 
-    def draw(position: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        position = lax.scan(step, position, jax.random.split(key, thinning))[0]
-        return position, position
+    return _scan(step, carry, keys, thinning)
 
+
+def _scan(step: Any, carry: Any, keys: jax.Array, thinning: int) -> tuple[Any, jax.Array]:
+    """Every ``thinning``-th position."""
+
+    def draw(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+        carry = lax.scan(step, carry, jax.random.split(key, thinning))[0]
+        return carry, carry[0]
+
+    return lax.scan(draw, carry, keys)
+
+
+def _collect(
+    advance: Any, carry: Any, rng_key: jax.Array, num_samples: int, num_warmup: int, thinning: int, progress: bool
+) -> jax.Array:
+    """Warm up and draw, in parts under a progress bar if there is to be one."""
     key_warmup, key_run = jax.random.split(rng_key)
-    position = lax.scan(step, position, jax.random.split(key_warmup, num_warmup))[0]
-    return jnp.moveaxis(lax.scan(draw, position, jax.random.split(key_run, num_samples))[1], 0, 1)
+    if num_warmup:
+        carry = advance(carry, jax.random.split(key_warmup, num_warmup), 1)[0]
+    keys, kept = jax.random.split(key_run, num_samples), []
+    size = max(1, num_samples // _NUM_PARTS) if progress else num_samples
+    with tqdm(total=num_samples, disable=not progress, desc="sampling", unit="draw") as bar:
+        for start in range(0, num_samples, size):
+            carry, draws = advance(carry, keys[start : start + size], thinning)
+            kept.append(jax.block_until_ready(draws))
+            bar.update(len(draws))
+    return jnp.moveaxis(jnp.concatenate(kept), 0, 1)
 
 
 def _initial(initial: Any, denoise: Denoiser) -> jax.Array:

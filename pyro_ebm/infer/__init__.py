@@ -1,7 +1,31 @@
-"""Sampling: sampler configurations of a distribution's own draws, chains, and partition estimators."""
+"""Sampling: kernels for the host's MCMC, samplers of a distribution's own draws, chains, and partition estimators."""
 
-from pyro_ebm.infer.annealing import AnnealedImportanceSampling
-from pyro_ebm.infer.chains import run_chain
+from pyro_ebm.infer.annealing import AnnealedImportanceSampling, LogPartitionBounds, log_partition_bounds
+from pyro_ebm.infer.chains import ChainState, run_chain
+from pyro_ebm.infer.denoising import WalkJump, plug_and_play_langevin, walk_jump
+from pyro_ebm.infer.hamiltonian import HMC, NUTS
+from pyro_ebm.infer.langevin import MALA, ULA, UnderdampedLangevin
+from pyro_ebm.infer.mcmc import BatchedMCMC
 from pyro_ebm.infer.samplers import Ancestral, Exact, Gibbs, Hamiltonian, Langevin
 
-__all__ = ["Ancestral", "AnnealedImportanceSampling", "Exact", "Gibbs", "Hamiltonian", "Langevin", "run_chain"]
+__all__ = [
+    "HMC",
+    "MALA",
+    "NUTS",
+    "ULA",
+    "Ancestral",
+    "AnnealedImportanceSampling",
+    "BatchedMCMC",
+    "ChainState",
+    "Exact",
+    "Gibbs",
+    "Hamiltonian",
+    "Langevin",
+    "LogPartitionBounds",
+    "UnderdampedLangevin",
+    "WalkJump",
+    "log_partition_bounds",
+    "plug_and_play_langevin",
+    "run_chain",
+    "walk_jump",
+]

@@ -1,17 +1,26 @@
-"""Annealed importance sampling: a partition function as an estimate, with the gradient that belongs to it."""
+"""Annealed importance sampling: a partition function as an estimate, with its error and its gradient."""
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from tqdm.auto import tqdm
 
-from pyro_ebm.infer.samplers import check_positive_int
+from pyro_ebm.infer import steps
+from pyro_ebm.infer.samplers import Exact, check_positive_int
+
+_PILOT_CHAINS = 16
+_PILOT_ACCEPT, _PILOT_RATE = 0.8, 0.2  # the pilot's step size follows its mean acceptance probability
 
 
 @dataclasses.dataclass(frozen=True)
 class AnnealedImportanceSampling:
-    """Estimator of log Z along the family's path from independent visible units (Neal 2001; Salakhutdinov 2008).
+    """Estimator of log Z by annealing from independent units (Neal 2001; Salakhutdinov & Murray 2008).
+
+    Families with hidden units start from themselves without couplings and move by Gibbs sweeps. Others go along the
+    geometric path from the standard normal distribution, by jittered Hamiltonian Monte Carlo whose step size at every
+    temperature comes from a pilot run, so that the estimate stays unbiased.
 
     Give it as ``log_partition=`` to a distribution: ``log_prob`` is then normalised by the estimate, and differentiable
     everywhere, with ``-E_model[grad F]`` taken over the same weighted samples. ``exp`` of the estimate is unbiased for
@@ -19,8 +28,10 @@ class AnnealedImportanceSampling:
     ``log_partition`` or ``log_prob`` runs new chains from torch's global generator.
 
     :param num_chains: independent annealed chains.
-    :param num_temperatures: inverse temperatures, equally spaced from 0 to 1, one Gibbs sweep at each.
+    :param num_temperatures: inverse temperatures, equally spaced from 0 to 1, one transition at each.
+    :param num_leapfrog: leapfrog steps of a Hamiltonian transition.
     :raises ValueError: for numbers that are not positive integers.
+    :raises TypeError: for a discrete family without conditionals.
 
     >>> import pyro, torch
     >>> from pyro_ebm import BernoulliRBM
@@ -34,35 +45,209 @@ class AnnealedImportanceSampling:
 
     num_chains: int = 100
     num_temperatures: int = 1000
+    num_leapfrog: int = 5
 
     def __post_init__(self) -> None:
-        check_positive_int("num_chains", self.num_chains)
-        check_positive_int("num_temperatures", self.num_temperatures)
+        for name in ("num_chains", "num_temperatures", "num_leapfrog"):
+            check_positive_int(name, getattr(self, name))
 
     def check(self, distribution: Any) -> None:
-        if not (hasattr(distribution, "annealed") and distribution.has_gibbs_step):
+        if distribution.is_discrete and not (hasattr(distribution, "annealed") and distribution.has_gibbs_step):
             raise TypeError(
-                f"log_partition: AnnealedImportanceSampling needs a family with a path to independent units and Gibbs "
-                f"sampling along it, and {type(distribution).__name__} has none"
+                "log_partition: AnnealedImportanceSampling needs real values, or a family with a path to independent "
+                f"units and Gibbs sampling along it; {type(distribution).__name__} is discrete and has none"
             )
 
     @torch.no_grad()
     def weighted_samples(self, distribution: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Estimate of log Z, the chains' final samples and their normalised weights."""
-        log_weights, samples = _anneal(distribution._frozen(), self.num_chains, self.num_temperatures)
+        path = _Path(distribution._frozen())
+        step_sizes = _pilot(path, self.num_temperatures, self.num_leapfrog)
+        log_weights, samples = _anneal(path, step_sizes, self.num_chains, self.num_leapfrog)
         total = torch.logsumexp(log_weights, 0)
         weights = torch.exp(log_weights - total)
-        return distribution.base_log_partition + total - math.log(self.num_chains), samples, weights
+        return path.base_log_partition + total - math.log(self.num_chains), samples, weights
 
 
-def _anneal(distribution: Any, num_chains: int, num_temperatures: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log importance weights and final positions of ``num_chains`` annealed chains."""
-    position = distribution._initial((num_chains, *distribution.batch_shape))
-    log_weights = torch.zeros(position.shape[:-1], dtype=position.dtype, device=position.device)
-    previous = distribution.annealed(0.0)
+class LogPartitionBounds(NamedTuple):
+    """Stochastic bounds on log Z from both ends of an annealing path; every field has the shape ``batch_shape``.
+
+    :param lower: forward estimate, at most log Z in expectation.
+    :param upper: reverse estimate, at least log Z in expectation where the chains started exactly.
+    :param lower_standard_error: of ``lower``, over chains (delta method).
+    :param upper_standard_error: of ``upper``.
+    :param lower_effective_sample_size: of the forward weights, at most the number of chains.
+    :param upper_effective_sample_size: of the reverse weights.
+    :param exact_start: whether the reverse chains started from exact draws; else from long chains, whose distance from
+        the model the upper bound does not cover.
+    """
+
+    lower: torch.Tensor
+    upper: torch.Tensor
+    lower_standard_error: torch.Tensor
+    upper_standard_error: torch.Tensor
+    lower_effective_sample_size: torch.Tensor
+    upper_effective_sample_size: torch.Tensor
+    exact_start: bool
+
+
+@torch.no_grad()
+def log_partition_bounds(
+    distribution: Any,
+    *,
+    num_chains: int = 100,
+    num_temperatures: int = 1000,
+    num_leapfrog: int = 5,
+    progress: bool = False,
+) -> LogPartitionBounds:
+    """Bounds on log Z by annealing forward and in reverse (Neal 2001; Grosse, Ghahramani & Adams 2015).
+
+    Reverse chains start from exact draws of the distribution where it has them, else from the ends of chains of
+    ``num_temperatures`` transitions, and cool down to independent units.
+
+    :param distribution: an energy distribution, as :class:`AnnealedImportanceSampling` takes it.
+    :param num_chains: chains in each direction.
+    :param num_temperatures: inverse temperatures, equally spaced, one transition at each.
+    :param num_leapfrog: leapfrog steps of a Hamiltonian transition.
+    :param progress: show tqdm progress bars.
+
+    >>> import pyro, torch
+    >>> from pyro_ebm import GaussianBernoulliRBM
+    >>> from pyro_ebm.infer import log_partition_bounds
+    >>> pyro.set_rng_seed(0)
+    >>> rbm = GaussianBernoulliRBM(torch.tensor([[1.0, 0.5], [-1.0, 2.0]]))
+    >>> bounds = log_partition_bounds(rbm, num_temperatures=200)
+    >>> error = 3 * bounds.lower_standard_error, 3 * bounds.upper_standard_error
+    >>> bool(bounds.lower - error[0] < rbm.log_partition < bounds.upper + error[1])
+    True
+    """
+    AnnealedImportanceSampling(num_chains, num_temperatures, num_leapfrog).check(distribution)
+    path = _Path(distribution._frozen())
+    step_sizes = _pilot(path, num_temperatures, num_leapfrog)
+    forward = _anneal(path, step_sizes, num_chains, num_leapfrog, progress)[0]
+    exact = distribution.has_exact_sampler
+    start = Exact() if exact else dataclasses.replace(distribution.chain, num_steps=num_temperatures)
+    values = start.sample(path.distribution, (num_chains, *distribution.batch_shape))
+    reverse = _anneal_in_reverse(path, step_sizes, values, num_leapfrog, progress)
+    lower, lower_error, lower_size = _log_mean(forward)
+    upper, upper_error, upper_size = _log_mean(-reverse)
+    base = path.base_log_partition
+    return LogPartitionBounds(base + lower, base - upper, lower_error, upper_error, lower_size, upper_size, exact)
+
+
+def _log_mean(log_weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """log of the mean weight over chains, its standard error and the effective sample size."""
+    count = len(log_weights)
+    total = torch.logsumexp(log_weights, 0)
+    size = 1 / (torch.exp(log_weights - total) ** 2).sum(0)
+    return total - math.log(count), torch.sqrt((1 / size - 1 / count) * count / max(count - 1, 1)), size
+
+
+class _Path:
+    """Energies from an independent base (inverse temperature 0) to a distribution (1)."""
+
+    def __init__(self, distribution: Any) -> None:
+        self.distribution = distribution
+        self.has_own_base = hasattr(distribution, "annealed")  # else it is mixed with the standard normal
+        self.by_gibbs = self.has_own_base and distribution.has_gibbs_step
+
+    @property
+    def base_log_partition(self) -> torch.Tensor:
+        if self.has_own_base:
+            return self.distribution.base_log_partition
+        value = 0.5 * math.prod(self.distribution.event_shape) * math.log(2 * math.pi)
+        return self._full(self.distribution.batch_shape, value)
+
+    def at(self, inverse_temperature: float) -> Any:
+        """The target on the way."""
+        if self.has_own_base:
+            return self.distribution.annealed(inverse_temperature)
+        return _Mixed(self.distribution, inverse_temperature)
+
+    def start(self, num_chains: int) -> torch.Tensor:
+        """Exact draws at 0."""
+        shape = (num_chains, *self.distribution.batch_shape)
+        if self.has_own_base:
+            return self.distribution._initial(shape)
+        shape += tuple(self.distribution.event_shape)
+        return torch.randn(shape, dtype=self.distribution.dtype, device=self.distribution.device)
+
+    def to_value(self, position: torch.Tensor) -> torch.Tensor:
+        return position if self.has_own_base else self.distribution.unconstrained._to_value(position)
+
+    def from_value(self, value: torch.Tensor) -> torch.Tensor:
+        return value if self.has_own_base else self.distribution.unconstrained._from_value(value)
+
+    def log_weights(self, num_chains: int) -> torch.Tensor:
+        return self._full((num_chains, *self.distribution.batch_shape), 0.0)
+
+    def move(self, target: Any, position: torch.Tensor, step_size: Any, num_leapfrog: int) -> tuple[Any, Any]:
+        """One transition: new positions and acceptance probabilities."""
+        if self.by_gibbs:
+            return target.gibbs_step(position), None
+        state, info = steps.hamiltonian_step(steps.init(target, position), target, step_size, num_leapfrog)
+        return state.position, info.accept_prob
+
+    def _full(self, shape: tuple[int, ...], value: float) -> torch.Tensor:
+        return torch.full(shape, value, dtype=self.distribution.dtype, device=self.distribution.device)
+
+
+class _Mixed:
+    """The geometric mixture of the standard normal density and another."""
+
+    def __init__(self, distribution: Any, weight: float) -> None:
+        self.target, self.weight = distribution.unconstrained, weight
+        self.event_dim = len(distribution.event_shape)
+
+    def energy(self, position: torch.Tensor) -> torch.Tensor:
+        return -self.unnormalized_log_prob(position)
+
+    def unnormalized_log_prob(self, position: torch.Tensor) -> torch.Tensor:
+        normal = -0.5 * steps.sum_event(position**2, self.event_dim)
+        return (1 - self.weight) * normal + self.weight * self.target.unnormalized_log_prob(position)
+
+    def score(self, position: torch.Tensor) -> torch.Tensor:
+        return self.weight * self.target.score(position) - (1 - self.weight) * position
+
+
+def _pilot(path: _Path, num_temperatures: int, num_leapfrog: int) -> list[Any]:
+    """Step sizes at all temperatures but 0, each of shape ``batch_shape``; they play no part in Gibbs."""
+    if path.by_gibbs:
+        return [None] * num_temperatures
+    position, step_sizes = path.start(_PILOT_CHAINS), []
+    size = max(1, math.prod(path.distribution.event_shape))
+    log_step = path.log_weights(1)[0] - 0.25 * math.log(size)
     for step in range(1, num_temperatures + 1):
-        colder = distribution.annealed(step / num_temperatures)
-        log_weights = log_weights + previous.energy(position) - colder.energy(position)
-        position = colder.gibbs_step(position)
-        previous = colder
-    return log_weights, position
+        target = path.at(step / num_temperatures)
+        position, accept_prob = path.move(target, position, log_step.exp(), num_leapfrog)
+        log_step = log_step + _PILOT_RATE * (accept_prob.mean(0) - _PILOT_ACCEPT)
+        step_sizes.append(log_step.exp())
+    return step_sizes
+
+
+def _anneal(
+    path: _Path, step_sizes: list[Any], num_chains: int, num_leapfrog: int, progress: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log importance weights and final values of ``num_chains`` annealed chains."""
+    position, log_weights = path.start(num_chains), path.log_weights(num_chains)
+    previous = path.at(0.0)
+    for step in tqdm(range(1, len(step_sizes) + 1), disable=not progress, desc="annealing", unit="temperature"):
+        current = path.at(step / len(step_sizes))
+        log_weights = log_weights + previous.energy(position) - current.energy(position)
+        position, _ = path.move(current, position, step_sizes[step - 1], num_leapfrog)
+        previous = current
+    return log_weights, path.to_value(position)
+
+
+def _anneal_in_reverse(
+    path: _Path, step_sizes: list[Any], values: torch.Tensor, num_leapfrog: int, progress: bool
+) -> torch.Tensor:
+    """Log weights of the reverse chains from ``values``, in the sense of the forward ones."""
+    position, log_weights = path.from_value(values), path.log_weights(len(values))
+    current = path.at(1.0)
+    for step in tqdm(range(len(step_sizes), 0, -1), disable=not progress, desc="in reverse", unit="temperature"):
+        position, _ = path.move(current, position, step_sizes[step - 1], num_leapfrog)
+        previous = path.at((step - 1) / len(step_sizes))
+        log_weights = log_weights + previous.energy(position) - current.energy(position)
+        current = previous
+    return log_weights

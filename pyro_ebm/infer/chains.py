@@ -1,11 +1,27 @@
 """Running Markov chains of a distribution's own transitions, outside the host's ``MCMC``."""
 
-from typing import Any
+import warnings
+from typing import Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
 
 from pyro_ebm.infer.samplers import Exact, check_positive_int, check_sampler
+
+
+class ChainState(NamedTuple):
+    """Where chains stand, with all that the next draw depends on; it can be pickled and saved by ``torch.save``.
+
+    :param position: shape ``(chains, *batch_shape, *event_shape)``.
+    :param tuning: what the sampler adapted during warm-up.
+    :param generator_state: of torch's global generator (on the device of the chains).
+    :param num_drawn: draws so far.
+    """
+
+    position: torch.Tensor
+    tuning: Any
+    generator_state: torch.Tensor
+    num_drawn: int
 
 
 @torch.no_grad()
@@ -19,8 +35,13 @@ def run_chain(
     initial: Any = None,
     sampler: Any = None,
     progress: bool = False,
-) -> torch.Tensor:
+    group: Any = None,
+    resume: ChainState | None = None,
+    return_state: bool = False,
+) -> Any:
     """Draws along the distribution's Markov chain: all batch elements and chains advance as one batch, detached.
+
+    An interrupt (Ctrl-C) ends a run with a warning and the draws so far.
 
     :param distribution: an energy distribution.
     :param num_samples: draws kept per chain.
@@ -31,7 +52,13 @@ def run_chain(
     :param initial: starting points, shape ``(num_chains, *batch_shape, *event_shape)``; default: the family's.
     :param sampler: ``Gibbs()``, ``Langevin()`` or ``Hamiltonian()``; default: the distribution's chain.
     :param progress: show a tqdm progress bar.
-    :return: shape ``(num_chains, num_samples, *batch_shape, *event_shape)``, as ArviZ expects.
+    :param group: a ``torch.distributed`` process group (``torch.distributed.group.WORLD``): each process calls this
+        with the same arguments and runs its share of the chains, whose number the processes must divide; all get all
+        draws. Processes must be seeded differently, for example ``pyro.set_rng_seed(seed + rank)``.
+    :param resume: continue from the state that an earlier run returned, exactly as if that had gone on.
+    :param return_state: also return the :class:`ChainState` at the end (of this process's chains).
+    :return: shape ``(num_chains, num_samples, *batch_shape, *event_shape)``, as ArviZ expects; with ``return_state`` a
+        pair of these draws and the state.
 
     >>> import torch
     >>> from pyro_ebm import GaussianBernoulliRBM
@@ -48,22 +75,84 @@ def run_chain(
     if isinstance(sampler, Exact):
         raise TypeError("sampler: run_chain expected a Markov chain such as Gibbs(), got Exact()")
     check_sampler(distribution, sampler)
-    position = _start(distribution, num_chains, initial)
-    target, tuning = distribution._frozen(), None
-    if num_warmup:
-        position, tuning = sampler.tune(target, position, num_warmup)
-    kept = []
-    for _ in tqdm(range(num_samples), disable=not progress, desc="sampling", unit="draw"):
-        position = sampler.run(target, position, thinning, tuning)
-        kept.append(position)
-    return torch.stack(kept, 1)
+    target = distribution._frozen()
+    if resume is None:
+        position, tuning, num_drawn = _start(target, num_chains, initial, group), None, 0
+        if num_warmup:
+            position, tuning = sampler.tune(target, position, num_warmup)
+    else:
+        _check_resume(distribution, resume, num_warmup, initial)
+        position, tuning, _, num_drawn = resume
+        _set_generator_state(resume)
+    kept: list[torch.Tensor] = []
+    generator_state = _generator_state(position)
+    try:
+        for _ in tqdm(range(num_samples), disable=not progress, desc="sampling", unit="draw"):
+            position = sampler.run(target, position, thinning, tuning)
+            generator_state = _generator_state(position)
+            kept.append(position)
+    except KeyboardInterrupt:
+        if not kept:
+            raise
+        warnings.warn(f"run_chain was interrupted: {len(kept)} draws are kept", RuntimeWarning, stacklevel=2)
+    draws = _gather(torch.stack(kept, 1), group)
+    if not return_state:
+        return draws
+    return draws, ChainState(kept[-1], tuning, generator_state, num_drawn + len(kept))
 
 
-def _start(distribution: Any, num_chains: int, initial: Any) -> torch.Tensor:
+def _start(distribution: Any, num_chains: int, initial: Any, group: Any) -> torch.Tensor:
+    """Where this process's chains start."""
+    own = _share(num_chains, group)
     shape = (num_chains, *distribution.batch_shape)
     if initial is None:
-        return distribution._frozen()._initial(shape)
+        return distribution._initial((own.stop - own.start, *distribution.batch_shape))
     position = distribution._check_value(initial, "initial").detach()
     if position.shape != shape + distribution.event_shape:
         raise ValueError(f"initial: expected shape {(*shape, *distribution.event_shape)}, got {tuple(position.shape)}")
-    return position
+    return position[own]
+
+
+def _check_resume(distribution: Any, resume: Any, num_warmup: int, initial: Any) -> None:
+    if not isinstance(resume, ChainState):
+        raise TypeError(f"resume: run_chain expected a ChainState, got {type(resume).__name__}")
+    if num_warmup or initial is not None:
+        raise ValueError("resume: run_chain expected neither num_warmup nor initial beside it: the state has both")
+    shape = (*distribution.batch_shape, *distribution.event_shape)
+    if resume.position.shape[1:] != shape:
+        raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {tuple(resume.position.shape)}")
+
+
+def _generator_state(position: torch.Tensor) -> torch.Tensor:
+    device = position.device
+    if device.type == "cpu":
+        return torch.get_rng_state()
+    return torch.get_device_module(device).get_rng_state(device)
+
+
+def _set_generator_state(state: ChainState) -> None:
+    device = state.position.device
+    if device.type == "cpu":
+        torch.set_rng_state(state.generator_state)
+    else:
+        torch.get_device_module(device).set_rng_state(state.generator_state, device)
+
+
+def _share(num_chains: int, group: Any) -> slice:
+    """This process's part of the chains."""
+    if group is None:
+        return slice(0, num_chains)
+    rank, size = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
+    if num_chains % size:
+        raise ValueError(f"group: run_chain expected a number of processes that divides {num_chains}, got {size}")
+    share = num_chains // size
+    return slice(rank * share, (rank + 1) * share)
+
+
+def _gather(draws: torch.Tensor, group: Any) -> torch.Tensor:
+    """The chains of all processes, in the order of their ranks."""
+    if group is None:
+        return draws
+    parts = [torch.empty_like(draws) for _ in range(torch.distributed.get_world_size(group))]
+    torch.distributed.all_gather(parts, draws.contiguous(), group=group)
+    return torch.cat(parts)

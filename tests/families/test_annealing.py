@@ -1,0 +1,131 @@
+"""Bounds on log Z against known values: 20 independent estimates at once, as a batch of equal models.
+
+Stochastic bounds hold in expectation; each estimate is gated on its own standard error, which the spread of the 20
+estimates checks in turn.
+"""
+
+import numpy as np
+import pytest
+
+from families.cases import make, parameters
+from families.test_energies import plane_moments
+from families.zoo import ALL, binary_autoencoder
+from oracles import energies as oracle
+from oracles.statistics import MAX_Z
+
+NUM_SEEDS = 20
+
+
+def bounds(backend, distribution, seed=0, **options):
+    if backend.name == "numpyro":
+        import jax
+
+        found = backend.infer.log_partition_bounds(distribution, jax.random.key(seed), **options)
+    else:
+        import torch
+
+        torch.manual_seed(seed)
+        found = backend.infer.log_partition_bounds(distribution, **options)
+    fields = {name: backend.numpy(value) for name, value in found._asdict().items() if name != "exact_start"}
+    return found._replace(**fields)
+
+
+def assert_bracketed(found, truth, count=NUM_SEEDS):
+    """Each estimate is within its error, the means are on their sides, and the errors are honest."""
+    for estimate, error in (
+        (found.lower, found.lower_standard_error),
+        (found.upper, found.upper_standard_error),
+    ):
+        assert estimate.shape == (count,)
+        assert (np.abs(estimate - truth) < MAX_Z * error + 1e-12).all(), (estimate - truth) / error
+        assert 0.4 < estimate.std(ddof=1) / error.mean() < 2.0
+    root = np.sqrt(count)
+    assert found.lower.mean() - MAX_Z * found.lower_standard_error.mean() / root < truth
+    assert truth < found.upper.mean() + MAX_Z * found.upper_standard_error.mean() / root
+
+
+@pytest.mark.parametrize(("family", "visible", "hidden"), [("BernoulliRBM", 12, 8), ("GaussianBernoulliRBM", 64, 10)])
+def test_bounds_of_machines_with_known_values(backend, family, visible, hidden):
+    """Both within 0.1 nat at 100 chains and 1,000 temperatures."""
+    strength = 0.8 if family == "BernoulliRBM" else 0.3
+    p = parameters(family, visible, hidden)
+    p = type(p)(**{**vars(p), "weights": strength / 0.8 * p.weights})
+    distribution = make(backend, family, p)
+    truth = float(distribution.log_partition)
+    found = bounds(backend, distribution.expand((NUM_SEEDS,)))
+    assert found.exact_start
+    assert_bracketed(found, truth)
+    assert (np.abs(found.lower - truth) < 0.1).all()
+    assert (np.abs(found.upper - truth) < 0.1).all()
+    assert (found.lower_effective_sample_size > 20).all()
+
+
+@pytest.mark.parametrize("name", ["mPoT", "mcRBM", "PoT", "normalised cRBM", "tied tanh", "mcAE sigmoid"])
+def test_bounds_of_every_kind_of_path(backend, name):
+    """Gibbs along the family's path, Hamiltonian along it, and Hamiltonian along the geometric one, against a grid."""
+    log_partition = float(plane_moments(backend.name, name)[0])
+    distribution = ALL[name].make(backend, log_partition=None).expand((NUM_SEEDS,))
+    found = bounds(backend, distribution, num_temperatures=150)
+    assert_bracketed(found, log_partition)
+    assert (np.abs(found.lower - log_partition) < 0.3).all()
+
+
+def test_bounds_on_the_unit_square(backend):
+    """Annealing moves in logit x, and the estimate is of the integral over x."""
+    distribution = binary_autoencoder(backend)
+    grid, areas = oracle.unit_square_grid()
+    log_density = backend.numpy(distribution.unnormalized_log_prob(backend.array(grid)))
+    truth = float(oracle.grid_moments(log_density, grid, areas)[0])
+    assert_bracketed(bounds(backend, distribution.expand((NUM_SEEDS,)), num_temperatures=150), truth)
+
+
+def test_bounds_of_a_markov_network(backend):
+    """Sweeps are reversible, without which the reverse bound would be wrong."""
+    rng = np.random.default_rng(0)
+    tables = {(i, i + 1): backend.array(2 * rng.normal(size=(3, 3))) for i in range(4)}
+    network = backend.distributions.MarkovNetwork([3] * 5, tables)
+    found = bounds(backend, network.expand((NUM_SEEDS,)), num_temperatures=100)
+    assert_bracketed(found, float(network.log_partition))
+
+
+def test_the_estimator_serves_families_without_conditionals(backend):
+    """log Z and its gradient in the weights of a tied autoencoder, against quadrature."""
+    case = ALL["tied tanh"]
+    arrays = {name: backend.array(value) for name, value in case.parameters.items()}
+    family = backend.distributions.TiedAutoencoder
+
+    def log_partition(weights, estimator):
+        return family(**{**arrays, "weights": weights}, **case.options, log_partition=estimator).log_partition
+
+    estimator = backend.estimator(0, num_chains=4000, num_temperatures=60)
+    exact = float(log_partition(arrays["weights"], "auto"))
+    np.testing.assert_allclose(float(log_partition(arrays["weights"], estimator)), exact, atol=0.03)
+    (expected,) = backend.grad(lambda weights: log_partition(weights, "auto"), arrays["weights"])
+    (found,) = backend.grad(lambda weights: log_partition(weights, estimator), arrays["weights"])
+    np.testing.assert_allclose(found, expected, atol=0.06 * np.abs(expected).max())
+
+
+def test_a_discrete_family_without_conditionals_is_refused(backend):
+    """And nothing else is."""
+
+    class Parity(backend.distributions.BernoulliRBM):
+        has_gibbs_step = False
+
+    with pytest.raises(TypeError, match="AnnealedImportanceSampling"):
+        Parity(backend.array(np.ones((2, 2))), log_partition=backend.estimator(0))
+
+
+def test_progress_changes_nothing(backend, capsys):
+    distribution = ALL["mcRBM"].make(backend)
+    quiet = bounds(backend, distribution, num_temperatures=50)
+    assert capsys.readouterr().err == ""
+    shown = bounds(backend, distribution, num_temperatures=50, progress=True)
+    assert "annealing" in capsys.readouterr().err
+    np.testing.assert_allclose(shown.lower, quiet.lower, rtol=1e-12)
+    np.testing.assert_allclose(shown.upper, quiet.upper, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["num_chains", "num_temperatures", "num_leapfrog"])
+def test_counts_are_checked(backend, name):
+    with pytest.raises(ValueError, match=name):
+        bounds(backend, ALL["mcRBM"].make(backend), **{name: 0})
