@@ -21,13 +21,14 @@ _NUM_CHUNKS = 50
 class ChainState(NamedTuple):
     """Where chains stand, with all that the next draw depends on; NumPy arrays, so that it can be pickled.
 
-    :param position: shape ``(chains, *batch_shape, *event_shape)``.
+    :param carry: what the sampler carries along: positions of shape ``(chains, *batch_shape, *event_shape)``, or these
+        with log-densities and scores.
     :param tuning: what the sampler adapted during warm-up.
     :param key_data: data of the key from which the keys of all draws follow.
     :param num_drawn: draws so far.
     """
 
-    position: np.ndarray
+    carry: Any
     tuning: Any
     key_data: np.ndarray
     num_drawn: int
@@ -91,11 +92,12 @@ def run_chain(
         tuning, num_drawn = None, 0
         if num_warmup:
             position, tuning = _warm_up(sampler, distribution, key_warmup, position, num_warmup)
+        carry = sampler.init(distribution, position)
     else:
-        _check_resume(distribution, resume, num_warmup, initial)
+        _check_resume(distribution, sampler, resume, num_warmup, initial)
         key_run, num_drawn = jax.random.wrap_key_data(jnp.asarray(resume.key_data)), resume.num_drawn
         tuning = jax.tree.map(jnp.asarray, resume.tuning)
-        position = _shard(jnp.asarray(resume.position), devices)
+        carry = jax.tree.map(lambda leaf: _shard(jnp.asarray(leaf), devices), resume.carry)
     chunk = max(1, num_samples // _NUM_CHUNKS) if progress else num_samples
     kept: list[jax.Array] = []
     with tqdm(total=num_samples, disable=not progress, desc="sampling", unit="draw") as bar:
@@ -103,9 +105,9 @@ def run_chain(
             for start in range(0, num_samples, chunk):
                 size = min(chunk, num_samples - start)
                 first = jnp.asarray(num_drawn, jnp.uint32)
-                end, draws = _collect(sampler, distribution, key_run, first, position, tuning, size, thinning)
+                end, draws = _collect(sampler, distribution, key_run, first, carry, tuning, size, thinning)
                 kept.append(jax.block_until_ready(draws))
-                position, num_drawn = end, num_drawn + size
+                carry, num_drawn = end, num_drawn + size
                 bar.update(size)
         except KeyboardInterrupt:
             if not kept:
@@ -115,7 +117,7 @@ def run_chain(
     if not return_state:
         return draws
     key_data = np.asarray(jax.random.key_data(key_run))
-    return draws, ChainState(np.asarray(position), jax.tree.map(np.asarray, tuning), key_data, num_drawn)
+    return draws, ChainState(*jax.tree.map(np.asarray, (carry, tuning)), key_data, num_drawn)
 
 
 def _start(distribution: Any, rng_key: jax.Array, num_chains: int, initial: Any) -> jax.Array:
@@ -128,14 +130,18 @@ def _start(distribution: Any, rng_key: jax.Array, num_chains: int, initial: Any)
     return position
 
 
-def _check_resume(distribution: Any, resume: Any, num_warmup: int, initial: Any) -> None:
+def _check_resume(distribution: Any, sampler: Any, resume: Any, num_warmup: int, initial: Any) -> None:
     if not isinstance(resume, ChainState):
         raise TypeError(f"resume: run_chain expected a ChainState, got {type(resume).__name__}")
     if num_warmup or initial is not None:
         raise ValueError("resume: run_chain expected neither num_warmup nor initial beside it: the state has both")
     shape = (*distribution.batch_shape, *distribution.event_shape)
-    if resume.position.shape[1:] != shape:
-        raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {resume.position.shape}")
+    try:
+        found = sampler.value(distribution, resume.carry).shape
+    except AttributeError as error:
+        raise TypeError(f"resume: run_chain expected the state of a {type(sampler).__name__} chain") from error
+    if found[1:] != shape:
+        raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {found}")
 
 
 def _shard(position: jax.Array, devices: Sequence[Any] | None) -> jax.Array:
@@ -161,14 +167,14 @@ def _collect(
     distribution: Any,
     rng_key: jax.Array,
     first: jax.Array,
-    position: jax.Array,
+    carry: Any,
     tuning: Any,
     num_samples: int,
     thinning: int,
-) -> tuple[jax.Array, jax.Array]:
-    def draw(position: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
-        position = sampler.run(distribution, jax.random.fold_in(rng_key, count), position, thinning, tuning)
-        return position, position
+) -> tuple[Any, jax.Array]:
+    def draw(carry: Any, count: jax.Array) -> tuple[Any, jax.Array]:
+        carry = sampler.advance(distribution, jax.random.fold_in(rng_key, count), carry, thinning, tuning)
+        return carry, sampler.value(distribution, carry)
 
     counts = first + jnp.arange(num_samples, dtype=jnp.uint32)
-    return lax.stop_gradient(lax.scan(draw, position, counts))
+    return lax.stop_gradient(lax.scan(draw, carry, counts))

@@ -99,9 +99,25 @@ class Gibbs:
         self, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int, tuning: None = None
     ) -> jax.Array:
         """Positions after ``num_steps`` sweeps from ``position``."""
+        return self.advance(distribution, rng_key, position, num_steps, tuning)
+
+    def init(self, distribution: Any, position: jax.Array) -> jax.Array:
+        """What a chain carries along: its position."""
+        del distribution
+        return position
+
+    def advance(
+        self, distribution: Any, rng_key: jax.Array, carry: jax.Array, num_steps: int, tuning: None = None
+    ) -> jax.Array:
+        """What it carries ``num_steps`` sweeps later."""
         del tuning
         sweep = lambda value, key: (distribution.gibbs_step(key, value), None)
-        return lax.scan(sweep, position, jax.random.split(rng_key, num_steps))[0]
+        return lax.scan(sweep, carry, jax.random.split(rng_key, num_steps))[0]
+
+    def value(self, distribution: Any, carry: jax.Array) -> jax.Array:
+        """Its position."""
+        del distribution
+        return carry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +188,18 @@ class Hamiltonian:
         self, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int, tuning: Any = None
     ) -> jax.Array:
         """Positions after ``num_steps`` transitions from ``position``, at the tuned or given step size."""
+        carry = self.advance(distribution, rng_key, self.init(distribution, position), num_steps, tuning)
+        return self.value(distribution, carry)
+
+    def init(self, distribution: Any, position: jax.Array) -> steps.State:
+        """What a chain carries along: unconstrained position, log-density and score."""
+        target = distribution.unconstrained
+        return steps.init(target, target._from_value(position))
+
+    def advance(
+        self, distribution: Any, rng_key: jax.Array, carry: steps.State, num_steps: int, tuning: Any = None
+    ) -> steps.State:
+        """What it carries ``num_steps`` transitions later, at the tuned or given step size."""
         step_size = self.step_size if tuning is None else tuning
         if step_size is None:
             raise ValueError(
@@ -180,8 +208,11 @@ class Hamiltonian:
             )
         target = distribution.unconstrained
         step = lambda state, key: (self._step(key, state, target, step_size)[0], None)
-        start = steps.init(target, target._from_value(position))
-        return target._to_value(lax.scan(step, start, jax.random.split(rng_key, num_steps))[0].position)
+        return lax.scan(step, carry, jax.random.split(rng_key, num_steps))[0]
+
+    def value(self, distribution: Any, carry: steps.State) -> jax.Array:
+        """Its position."""
+        return distribution.unconstrained._to_value(carry.position)
 
     def _step(self, key: jax.Array, state: steps.State, target: Any, step_size: Any) -> Any:
         return steps.hamiltonian_step(key, state, target, step_size, self.num_leapfrog, self.jitter)

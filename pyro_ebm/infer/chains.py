@@ -12,13 +12,14 @@ from pyro_ebm.infer.samplers import Exact, check_positive_int, check_sampler
 class ChainState(NamedTuple):
     """Where chains stand, with all that the next draw depends on; it can be pickled and saved by ``torch.save``.
 
-    :param position: shape ``(chains, *batch_shape, *event_shape)``.
+    :param carry: what the sampler carries along: positions of shape ``(chains, *batch_shape, *event_shape)``, or these
+        with log-densities and scores.
     :param tuning: what the sampler adapted during warm-up.
     :param generator_state: of torch's global generator (on the device of the chains).
     :param num_drawn: draws so far.
     """
 
-    position: torch.Tensor
+    carry: Any
     tuning: Any
     generator_state: torch.Tensor
     num_drawn: int
@@ -80,17 +81,17 @@ def run_chain(
         position, tuning, num_drawn = _start(target, num_chains, initial, group), None, 0
         if num_warmup:
             position, tuning = sampler.tune(target, position, num_warmup)
+        carry = sampler.init(target, position)
     else:
-        _check_resume(distribution, resume, num_warmup, initial)
-        position, tuning, _, num_drawn = resume
-        _set_generator_state(resume)
+        _check_resume(target, sampler, resume, num_warmup, initial)
+        carry, tuning, generator_state, num_drawn = resume
+        _set_generator_state(target.device, generator_state)
     kept: list[torch.Tensor] = []
-    generator_state = _generator_state(position)
     try:
         for _ in tqdm(range(num_samples), disable=not progress, desc="sampling", unit="draw"):
-            position = sampler.run(target, position, thinning, tuning)
-            generator_state = _generator_state(position)
-            kept.append(position)
+            after = sampler.advance(target, carry, thinning, tuning)
+            carry, generator_state = after, _generator_state(target.device)
+            kept.append(sampler.value(target, carry))
     except KeyboardInterrupt:
         if not kept:
             raise
@@ -98,7 +99,7 @@ def run_chain(
     draws = _gather(torch.stack(kept, 1), group)
     if not return_state:
         return draws
-    return draws, ChainState(kept[-1], tuning, generator_state, num_drawn + len(kept))
+    return draws, ChainState(carry, tuning, generator_state, num_drawn + len(kept))
 
 
 def _start(distribution: Any, num_chains: int, initial: Any, group: Any) -> torch.Tensor:
@@ -113,29 +114,31 @@ def _start(distribution: Any, num_chains: int, initial: Any, group: Any) -> torc
     return position[own]
 
 
-def _check_resume(distribution: Any, resume: Any, num_warmup: int, initial: Any) -> None:
+def _check_resume(distribution: Any, sampler: Any, resume: Any, num_warmup: int, initial: Any) -> None:
     if not isinstance(resume, ChainState):
         raise TypeError(f"resume: run_chain expected a ChainState, got {type(resume).__name__}")
     if num_warmup or initial is not None:
         raise ValueError("resume: run_chain expected neither num_warmup nor initial beside it: the state has both")
     shape = (*distribution.batch_shape, *distribution.event_shape)
-    if resume.position.shape[1:] != shape:
-        raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {tuple(resume.position.shape)}")
+    try:
+        found = tuple(sampler.value(distribution, resume.carry).shape)
+    except AttributeError as error:
+        raise TypeError(f"resume: run_chain expected the state of a {type(sampler).__name__} chain") from error
+    if found[1:] != shape:
+        raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {found}")
 
 
-def _generator_state(position: torch.Tensor) -> torch.Tensor:
-    device = position.device
+def _generator_state(device: torch.device) -> torch.Tensor:
     if device.type == "cpu":
         return torch.get_rng_state()
     return torch.get_device_module(device).get_rng_state(device)
 
 
-def _set_generator_state(state: ChainState) -> None:
-    device = state.position.device
+def _set_generator_state(device: torch.device, state: torch.Tensor) -> None:
     if device.type == "cpu":
-        torch.set_rng_state(state.generator_state)
+        torch.set_rng_state(state)
     else:
-        torch.get_device_module(device).set_rng_state(state.generator_state, device)
+        torch.get_device_module(device).set_rng_state(state, device)
 
 
 def _share(num_chains: int, group: Any) -> slice:

@@ -39,9 +39,9 @@ class KernelState(NamedTuple):
         return {**self._asdict(), "chain": self.chain._asdict(), "adaptation": self.adaptation.state_dict()}
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> "KernelState":
-        """The inverse of :meth:`state_dict`."""
-        kind: Any = steps.PhaseState if "momentum" in state["chain"] else steps.State
+    def from_state_dict(cls, state: dict[str, Any], chain_type: Any = None) -> "KernelState":
+        """The inverse of :meth:`state_dict`, for chains of a type; default: what :mod:`steps` has."""
+        kind: Any = chain_type or (steps.PhaseState if "momentum" in state["chain"] else steps.State)
         adaptation = AdaptationState.from_state_dict(state["adaptation"])
         return cls(**{**state, "chain": kind(**state["chain"]), "adaptation": adaptation})
 
@@ -98,6 +98,8 @@ class BatchedKernel(MCMCKernel):
         self._divergences: list[int] = []
 
     # ------------------------------------------------------------------ batches of chains
+
+    _chain_type: Any = None  #: of the chains' state, where it is not one of :mod:`steps`
 
     def _step(self, chain: Any, target: Potential, step_size: torch.Tensor, scale: torch.Tensor) -> tuple[Any, Any]:
         """One transition of all chains, and its :class:`steps.Info`."""
@@ -386,7 +388,10 @@ class BatchedMCMC:
         """
         if self._num_draws < 4:
             raise ValueError(f"diagnostics: expected at least 4 draws per chain, got {self._num_draws}")
-        result = host.diagnostics(self.get_samples(group_by_chain=True))
+        samples = self.get_samples(group_by_chain=True).items()
+        result = host.diagnostics(
+            {name: draws if draws.is_floating_point() else draws.double() for name, draws in samples}
+        )
         chains = self._diagnostics
         for name in ("divergences", "acceptance rate"):
             result[name] = {f"chain {index}": chain[name] for index, chain in enumerate(chains)}
@@ -421,7 +426,8 @@ class BatchedMCMC:
         for name, expected in self._identity().items():
             if state[name] != expected:
                 raise ValueError(f"state_dict: expected one with {name}={expected!r}, got {state[name]!r}")
-        self._snapshot = _Snapshot(KernelState.from_state_dict(state["kernel"]), state["generators"])
+        kernel_state = KernelState.from_state_dict(state["kernel"], self.kernel._chain_type)
+        self._snapshot = _Snapshot(kernel_state, state["generators"])
         fields = [state["draws"][name].unbind(1) for name in _Draw._fields] if state["draws"] else []
         self._draws = [_Draw(*draw) for draw in zip(*fields, strict=True)]
         self.kernel.cleanup()

@@ -95,13 +95,27 @@ class Gibbs:
         """Run ``num_steps`` sweeps of warm-up; there is nothing to tune."""
         return self.run(distribution, position, num_steps), None
 
-    @torch.no_grad()
     def run(self, distribution: Any, position: torch.Tensor, num_steps: int, tuning: None = None) -> torch.Tensor:
         """Positions after ``num_steps`` sweeps from ``position``."""
+        return self.advance(distribution, position, num_steps, tuning)
+
+    def init(self, distribution: Any, position: torch.Tensor) -> torch.Tensor:
+        """What a chain carries along: its position."""
+        del distribution
+        return position
+
+    @torch.no_grad()
+    def advance(self, distribution: Any, carry: torch.Tensor, num_steps: int, tuning: None = None) -> torch.Tensor:
+        """What it carries ``num_steps`` sweeps later."""
         del tuning
         for _ in range(num_steps):
-            position = distribution.gibbs_step(position)
-        return position
+            carry = distribution.gibbs_step(carry)
+        return carry
+
+    def value(self, distribution: Any, carry: torch.Tensor) -> torch.Tensor:
+        """Its position."""
+        del distribution
+        return carry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,9 +177,19 @@ class Hamiltonian:
             average = average.flatten(0, num_chain_axes - 1).median(0).values
         return target._to_value(state.position), average.exp()
 
-    @torch.no_grad()
     def run(self, distribution: Any, position: torch.Tensor, num_steps: int, tuning: Any = None) -> torch.Tensor:
         """Positions after ``num_steps`` transitions from ``position``, at the tuned or given step size."""
+        carry = self.advance(distribution, self.init(distribution, position), num_steps, tuning)
+        return self.value(distribution, carry)
+
+    def init(self, distribution: Any, position: torch.Tensor) -> steps.State:
+        """What a chain carries along: unconstrained position, log-density and score."""
+        target = distribution.unconstrained
+        return steps.init(target, target._from_value(position))
+
+    @torch.no_grad()
+    def advance(self, distribution: Any, carry: steps.State, num_steps: int, tuning: Any = None) -> steps.State:
+        """What it carries ``num_steps`` transitions later, at the tuned or given step size."""
         step_size = self.step_size if tuning is None else tuning
         if step_size is None:
             raise ValueError(
@@ -173,10 +197,13 @@ class Hamiltonian:
                 "run_chain adapt it"
             )
         target = distribution.unconstrained
-        state = steps.init(target, target._from_value(position))
         for _ in range(num_steps):
-            state, _ = self._step(state, target, step_size)
-        return target._to_value(state.position)
+            carry, _ = self._step(carry, target, step_size)
+        return carry
+
+    def value(self, distribution: Any, carry: steps.State) -> torch.Tensor:
+        """Its position."""
+        return distribution.unconstrained._to_value(carry.position)
 
     def _step(self, state: steps.State, target: Any, step_size: Any) -> tuple[steps.State, steps.Info]:
         return steps.hamiltonian_step(state, target, step_size, self.num_leapfrog, self.jitter)

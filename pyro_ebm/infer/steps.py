@@ -118,7 +118,7 @@ def hamiltonian_step(
     :param scale: broadcasts against the position.
     """
     momentum = torch.randn_like(state.position)
-    size = torch.as_tensor(step_size, dtype=state.log_density.dtype).expand_as(state.log_density)
+    size = _sizes(step_size, state)
     if jitter:
         size = size * (1 - jitter + 2 * jitter * torch.rand_like(state.log_density))
     proposal, end_momentum = _leapfrog(target, state, momentum, size, num_leapfrog, scale)
@@ -141,7 +141,7 @@ def unadjusted_langevin_step(state: State, target: Any, step_size: Any, scale: A
     Biased: its stationary distribution differs from the target in order ``step_size^2``. In ``Normal(0, s^2)`` it has
     the variance ``s^2 / (1 - (step_size / (2 s))^2)``.
     """
-    size = torch.as_tensor(step_size, dtype=state.log_density.dtype).expand_as(state.log_density)
+    size = _sizes(step_size, state)
     size = _over_event(size, state.position) * scale
     position = state.position + 0.5 * size**2 * state.score + size * torch.randn_like(state.position)
     return init(target, position), _always(state)
@@ -158,7 +158,7 @@ def underdamped_step(
 
     :param friction: per unit of time; 0 keeps the momentum (and is not ergodic), infinity is Hamiltonian Monte Carlo.
     """
-    size = torch.as_tensor(step_size, dtype=state.log_density.dtype).expand_as(state.log_density)
+    size = _sizes(step_size, state)
     decay = _over_event(torch.exp(-friction * size * num_leapfrog), state.position)
     momentum = decay * state.momentum + torch.sqrt(1 - decay**2) * torch.randn_like(state.position)
     start = State(*state[:3])
@@ -183,8 +183,7 @@ def _leapfrog(
 ) -> tuple[State, torch.Tensor]:
     """Follow Hamilton's equations; momenta are in units in which they are standard normal."""
     size = _over_event(step_size, state.position) * scale
-    position, log_density, score = state
-    momentum = momentum + 0.5 * size * score
+    position, momentum = state.position, momentum + 0.5 * size * state.score
     for remaining in range(num_leapfrog - 1, -1, -1):
         position = position + size * momentum
         if remaining:
@@ -202,6 +201,12 @@ def _metropolis(
     accept_prob = torch.exp(log_ratio.clamp(max=0.0))
     accepted = torch.rand_like(accept_prob) < accept_prob
     return accepted, Info(accept_prob, accepted, log_ratio < -DIVERGENCE)
+
+
+def _sizes(step_size: Any, state: Any) -> torch.Tensor:
+    """A step size for each element of the batch."""
+    log_density = state.log_density
+    return torch.as_tensor(step_size, dtype=log_density.dtype, device=log_density.device).expand_as(log_density)
 
 
 def _always(state: State) -> Info:

@@ -73,7 +73,7 @@ def test_an_interrupt_keeps_what_was_drawn(backend, monkeypatch):
         num_kept = 40
     else:
         Gibbs, calls = backend.infer.Gibbs, []
-        sweep = Gibbs.run
+        sweep = Gibbs.advance
 
         def interrupted(*arguments):
             if len(calls) == 40:
@@ -81,7 +81,7 @@ def test_an_interrupt_keeps_what_was_drawn(backend, monkeypatch):
             calls.append(1)
             return sweep(*arguments)
 
-        monkeypatch.setattr(Gibbs, "run", interrupted)
+        monkeypatch.setattr(Gibbs, "advance", interrupted)
         num_kept = 40
     with pytest.warns(RuntimeWarning, match="40 draws are kept"):
         kept, state = run(backend, distribution, 100, num_chains=2, progress=True, return_state=True)
@@ -98,6 +98,8 @@ def test_what_cannot_be_resumed(backend):
         run(backend, distribution, 2, resume=(1, 2, 3))
     with pytest.raises(ValueError, match="resume"):
         run(backend, distribution, 2, resume=state, num_warmup=3)
+    with pytest.raises(TypeError, match="Hamiltonian"):
+        run(backend, distribution, 2, resume=state, sampler=backend.infer.Hamiltonian())
     other = make(backend, "GaussianBernoulliRBM", parameters("GaussianBernoulliRBM", visible=5))
     with pytest.raises(ValueError, match="resume"):
         run(backend, other, 2, resume=state)
