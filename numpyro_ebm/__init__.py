@@ -9,7 +9,10 @@ except ImportError as error:
         'Install the extra that brings them: pip install "ppl-ebm[numpyro]"'
     ) from error
 
-from numpyro_ebm import diagnostics, distributions, infer, objectives
+from numpyro_ebm import infer  # first: its kernels need distributions, and these its samplers
+
+# isort: split
+from numpyro_ebm import diagnostics, distributions, objectives
 from numpyro_ebm.distributions import *  # noqa: F403
 from numpyro_ebm.distributions import __all__ as _distribution_names
 

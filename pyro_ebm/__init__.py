@@ -9,7 +9,10 @@ except ImportError as error:
         'Install the extra that brings them: pip install "ppl-ebm[pyro]"'
     ) from error
 
-from pyro_ebm import diagnostics, distributions, infer, objectives
+from pyro_ebm import infer  # first: its kernels need distributions, and these its samplers
+
+# isort: split
+from pyro_ebm import diagnostics, distributions, objectives
 from pyro_ebm.distributions import *  # noqa: F403
 from pyro_ebm.distributions import __all__ as _distribution_names
 

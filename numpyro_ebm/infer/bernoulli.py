@@ -1,18 +1,9 @@
-"""Bernoulli draws that fuse with the matrix product they follow.
-
-``jax.random.uniform`` materialises its random bits and runs its rounds in a loop over them; on a CPU that costs more
-than the matrix products of a Gibbs sweep. Here the same generator, Threefry-2x32 with 20 rounds (Salmon et al. 2011),
-is written out in elementwise operations on a counter per unit, which XLA fuses with the bias, the sigmoid and the
-comparison into one kernel.
-"""
-
-from typing import Any
+"""Bernoulli draws that fuse with the matrix product they follow."""
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+from numpyro_ebm.infer.threefry import uniform
 
 
 def bernoulli_from_logits(rng_key: jax.Array, logits: jax.Array) -> jax.Array:
@@ -26,51 +17,7 @@ def bernoulli_from_logits(rng_key: jax.Array, logits: jax.Array) -> jax.Array:
     """
     compute = jnp.promote_types(logits.dtype, jnp.float32)
     value = logits.astype(compute)
-    uniform = _uniform(rng_key, logits.shape, compute)
+    threshold = uniform(rng_key, logits.shape, compute)
     ratio = jnp.exp(-jnp.abs(value))  # the rarer outcome has probability ratio / (1 + ratio)
-    draw = (uniform * (1 + ratio) < ratio) ^ (value >= 0)
+    draw = (threshold * (1 + ratio) < ratio) ^ (value >= 0)
     return jnp.where(jnp.isnan(logits), logits, draw.astype(logits.dtype))
-
-
-def _uniform(rng_key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Uniform numbers on the open unit interval, one Threefry block per element."""
-    key0, key1 = _key_words(rng_key)
-    high, low = threefry2x32(key0, key1, *_counters(shape))
-    if dtype == jnp.float64:
-        return (high.astype(dtype) + (low.astype(dtype) + 0.5) * 2.0**-32) * 2.0**-32
-    return (high.astype(dtype) + 0.5) * jnp.asarray(2.0**-32, dtype)
-
-
-def threefry2x32(key0: jax.Array, key1: jax.Array, x0: jax.Array, x1: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The Threefry-2x32 block cipher with 20 rounds, elementwise on 32-bit words."""
-    schedule = (key0, key1, key0 ^ key1 ^ jnp.uint32(0x1BD11BDA))
-    x0, x1 = x0 + key0, x1 + key1
-    for group in range(5):
-        for rotation in _ROTATIONS[group % 2]:
-            x0 = x0 + x1
-            x1 = ((x1 << rotation) | (x1 >> (32 - rotation))) ^ x0
-        x0 = x0 + schedule[(group + 1) % 3]
-        x1 = x1 + schedule[(group + 2) % 3] + jnp.uint32(group + 1)
-    return x0, x1
-
-
-def _counters(shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """A distinct 64-bit counter per element: position along the last axis, and the flat index of the other axes."""
-    high = low = jnp.zeros(shape, jnp.uint32)
-    stride = 1
-    for axis in range(len(shape) - 1, -1, -1):
-        position = lax.broadcasted_iota(jnp.uint32, shape, axis)
-        if axis == len(shape) - 1:
-            low = position
-        else:
-            high = high + position * jnp.uint32(stride)
-            stride *= shape[axis]
-    return high, low
-
-
-def _key_words(rng_key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    key = rng_key if jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(rng_key)
-    words = jax.random.key_data(key)
-    if len(words) == 4:  # rbg keys are pairs of Threefry keys
-        return threefry2x32(words[2], words[3], words[0], words[1])
-    return words[0], words[1]

@@ -117,7 +117,8 @@ def run_chain(
     if not return_state:
         return draws
     key_data = np.asarray(jax.random.key_data(key_run))
-    return draws, ChainState(*jax.tree.map(np.asarray, (carry, tuning)), key_data, num_drawn)
+    carry, tuning = jax.tree.map(np.asarray, (carry, tuning))
+    return draws, ChainState(carry, tuning, key_data, num_drawn)
 
 
 def _start(distribution: Any, rng_key: jax.Array, num_chains: int, initial: Any) -> jax.Array:

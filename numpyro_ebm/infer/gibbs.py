@@ -5,14 +5,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 from numpyro.distributions import Independent
 from numpyro.infer.gibbs import latent_sample_sites, prototype_trace
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import compute_log_probs
-from numpyro.util import is_prng_key
+from numpyro.util import is_prng_key, not_jax_tracer
 
 from numpyro_ebm.distributions.energy import EnergyDistribution
+from numpyro_ebm.distributions.partition import IntractablePartitionError
+
+_NUM_PROBES = 3  # draws of a site of integers
 
 
 class BlockGibbsState(NamedTuple):
@@ -132,11 +136,32 @@ class BlockGibbs(MCMCKernel):
 
     def _check_normalisers(self, values: dict[str, Any], model_args: Any, model_kwargs: Any) -> None:
         """Differentiate what every site's acceptance depends on: a guarded density raises where its normaliser would
-        be missing from the ratio."""
+        be missing from the ratio. Integers have no derivative: change them, and see whose parameters change."""
         for name, value in values.items():
             if jnp.issubdtype(value.dtype, jnp.floating):
                 rest = lambda at, name=name: self._rest(name, {**values, name: at}, model_args, model_kwargs)[0]
                 jax.eval_shape(jax.grad(rest), value)
+            else:
+                self._check_dependence(name, values, model_args, model_kwargs)
+
+    def _check_dependence(self, name: str, values: dict[str, Any], model_args: Any, model_kwargs: Any) -> None:
+        """Compare guarded distributions at a few draws of a site of integers."""
+        sites = lambda at: compute_log_probs(self._model, model_args, model_kwargs or {}, at)[1]
+        before = sites(values)
+        distribution = _energy_distribution(name, before[name])
+        for seed in range(_NUM_PROBES):
+            after = sites({**values, name: distribution.sample(jax.random.key(seed)).astype(values[name].dtype)})
+            for other, site in before.items():
+                guarded = None if other == name or site["type"] != "sample" else _guarded_distribution(site["fn"])
+                if guarded is None:
+                    continue
+                pairs = zip(jax.tree.leaves(guarded), jax.tree.leaves(after[other]["fn"]), strict=True)
+                if any(not_jax_tracer(new) and not np.array_equal(old, new) for old, new in pairs):
+                    raise IntractablePartitionError(
+                        f"model: the partition function of {guarded._title} at site {other!r} depends on site {name!r} "
+                        'and is not known; expected a normalised distribution, by log_partition="auto" for at most '
+                        "2^16 enumerated terms, or by an estimator"
+                    )
 
     def get_diagnostics_str(self, state: BlockGibbsState) -> str:
         return f"acc. prob={state.mean_accept_prob:.2f}"
@@ -167,6 +192,16 @@ class BlockGibbs(MCMCKernel):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_sample_fn": None}
+
+
+def _guarded_distribution(distribution: Any) -> EnergyDistribution | None:
+    """The energy distribution of a site, if its normaliser does not follow its parameters."""
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    if not isinstance(distribution, EnergyDistribution):
+        return None
+    follows = distribution.is_normalized and distribution._partition_policy != "constant"
+    return None if follows else distribution
 
 
 def _energy_distribution(name: str, site: Mapping[str, Any]) -> EnergyDistribution:

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from numpyro_ebm.infer.threefry import normal
+
 DIVERGENCE = 1000.0  # a fall of the log-density (kinetic energy included) that no working integrator makes
 
 
@@ -72,7 +74,7 @@ def init(target: Any, position: jax.Array) -> State:
 
 def init_underdamped(rng_key: jax.Array, target: Any, position: jax.Array) -> PhaseState:
     """The state of chains that start at ``position`` with a normal momentum."""
-    return PhaseState(*init(target, position), jax.random.normal(rng_key, position.shape, position.dtype))
+    return PhaseState(*init(target, position), normal(rng_key, position.shape, position.dtype))
 
 
 def hamiltonian_step(
@@ -96,7 +98,7 @@ def hamiltonian_step(
     """
     key_momentum, key_jitter, key_accept = jax.random.split(rng_key, 3)
     batch, dtype = state.log_density.shape, state.position.dtype
-    momentum = jax.random.normal(key_momentum, state.position.shape, dtype)
+    momentum = normal(key_momentum, state.position.shape, dtype)
     size = jnp.broadcast_to(step_size, batch)
     if jitter:
         size = size * jax.random.uniform(key_jitter, batch, dtype, 1 - jitter, 1 + jitter)
@@ -124,7 +126,7 @@ def unadjusted_langevin_step(
     the variance ``s^2 / (1 - (step_size / (2 s))^2)``.
     """
     size = _over_event(jnp.broadcast_to(step_size, state.log_density.shape), state.position) * scale
-    noise = jax.random.normal(rng_key, state.position.shape, state.position.dtype)
+    noise = normal(rng_key, state.position.shape, state.position.dtype)
     return init(target, state.position + 0.5 * size**2 * state.score + size * noise), _always(state)
 
 
@@ -147,7 +149,7 @@ def underdamped_step(
     key_momentum, key_accept = jax.random.split(rng_key)
     size = jnp.broadcast_to(step_size, state.log_density.shape)
     decay = _over_event(jnp.exp(-friction * size * num_leapfrog), state.position)
-    noise = jax.random.normal(key_momentum, state.position.shape, state.position.dtype)
+    noise = normal(key_momentum, state.position.shape, state.position.dtype)
     momentum = decay * state.momentum + jnp.sqrt(1 - decay**2) * noise
     start = State(*state[:3])
     proposal, end_momentum = _leapfrog(target, start, momentum, size, num_leapfrog, scale)

@@ -3,10 +3,13 @@
 from pyro_ebm.infer.annealing import AnnealedImportanceSampling, LogPartitionBounds, log_partition_bounds
 from pyro_ebm.infer.chains import ChainState, run_chain
 from pyro_ebm.infer.denoising import WalkJump, plug_and_play_langevin, walk_jump
+from pyro_ebm.infer.exchange import Exchange
+from pyro_ebm.infer.gibbs import BlockGibbs
 from pyro_ebm.infer.hamiltonian import HMC, NUTS
 from pyro_ebm.infer.langevin import MALA, ULA, UnderdampedLangevin
 from pyro_ebm.infer.mcmc import BatchedMCMC
 from pyro_ebm.infer.samplers import Ancestral, Exact, Gibbs, Hamiltonian, Langevin
+from pyro_ebm.infer.tempering import ParallelTempering
 
 __all__ = [
     "HMC",
@@ -16,12 +19,15 @@ __all__ = [
     "Ancestral",
     "AnnealedImportanceSampling",
     "BatchedMCMC",
+    "BlockGibbs",
     "ChainState",
     "Exact",
+    "Exchange",
     "Gibbs",
     "Hamiltonian",
     "Langevin",
     "LogPartitionBounds",
+    "ParallelTempering",
     "UnderdampedLangevin",
     "WalkJump",
     "log_partition_bounds",

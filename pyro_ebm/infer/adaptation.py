@@ -27,7 +27,7 @@ class AdaptationState(NamedTuple):
     the current window has seen.
     """
 
-    step_size: float
+    step_size: Any
     scale: torch.Tensor
     halvings: torch.Tensor
     scheme: DualAveraging

@@ -250,7 +250,8 @@ class BatchedMCMC:
     drawn; before the first draw the interrupt is raised. ``resume`` goes on from there, and so it does in another
     process after ``load_state_dict``; the result is bit for bit that of a run without a break.
 
-    :param kernel: one of ``MALA``, ``ULA``, ``UnderdampedLangevin``, ``HMC`` and ``NUTS`` of this package.
+    :param kernel: one of the kernels of this package: ``MALA``, ``ULA``, ``UnderdampedLangevin``, ``HMC``, ``NUTS``,
+        ``BlockGibbs``, ``ParallelTempering`` or ``Exchange``.
     :param num_samples: draws per chain.
     :param warmup_steps: transitions in which the kernel adapts; default ``num_samples``.
     :param num_chains: chains, each an element of the batch.
@@ -282,8 +283,8 @@ class BatchedMCMC:
     ) -> None:
         if not isinstance(kernel, BatchedKernel):
             raise TypeError(
-                f"kernel: BatchedMCMC expected MALA, ULA, UnderdampedLangevin, HMC or NUTS of pyro_ebm.infer, got "
-                f"{kernel!r}; Pyro's own kernels run in pyro.infer.MCMC"
+                f"kernel: BatchedMCMC expected a kernel of pyro_ebm.infer, such as MALA, HMC or NUTS, got {kernel!r}; "
+                "Pyro's own kernels run in pyro.infer.MCMC"
             )
         check_positive_int("num_samples", num_samples)
         check_positive_int("num_chains", num_chains)

@@ -388,10 +388,38 @@ def test_sampling_compiles_once_per_shape():
     assert len(traces) > first
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_normal_numbers(dtype):
+    """Kolmogorov-Smirnov at a million draws, tails, and no correlation between neighbours or keys."""
+    from scipy import stats
+
+    from numpyro_ebm.infer.threefry import normal
+
+    draws = np.asarray(normal(jax.random.key(1), (1000, 1000), dtype), np.float64)
+    assert np.isfinite(draws).all()
+    assert stats.kstest(draws.ravel(), "norm").pvalue > 1e-5
+    assert_mean(draws.ravel() ** 4, 3.0)
+    assert_mean((np.abs(draws) > 4).ravel().astype(float), 2 * stats.norm.sf(4))
+    others = np.asarray(normal(jax.random.key(2), (1000, 1000), dtype), np.float64)
+    for first, second in ((draws[1:], draws[:-1]), (draws[:, 1:], draws[:, :-1]), (draws, others)):
+        assert_mean((first * second).ravel(), 0.0)
+
+
+def test_normal_numbers_at_the_ends(monkeypatch):
+    """All bits zero and all bits one give the extreme finite numbers, of opposite signs."""
+    from numpyro_ebm.infer import threefry
+
+    for word, sign in ((0, -1), (2**32 - 1, 1)):
+        monkeypatch.setattr(threefry, "threefry2x32", lambda *words, word=word: (jnp.full(3, word, jnp.uint32),) * 2)
+        for dtype, largest in ((jnp.float32, 5.42), (jnp.float64, 8.29)):
+            draws = threefry.normal(jax.random.key(0), (3,), dtype)
+            np.testing.assert_allclose(draws, sign * largest, atol=0.02)
+
+
 def test_threefry_agrees_with_jax():
     from jax.extend.random import threefry_2x32
 
-    from numpyro_ebm.infer.bernoulli import threefry2x32
+    from numpyro_ebm.infer.threefry import threefry2x32
 
     key, words = jnp.array([123, 456], jnp.uint32), jnp.arange(10, dtype=jnp.uint32)
     got = jnp.concatenate(threefry2x32(key[0], key[1], words[:5], words[5:]))

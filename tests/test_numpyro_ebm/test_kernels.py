@@ -411,6 +411,7 @@ BAD = [
     (lambda: run(BlockGibbs(neural), 1, 1), TypeError, "conditionals"),
     (lambda: run(BlockGibbs(scaled), 1, 1), TypeError, "scale"),
     (lambda: run(BlockGibbs(nested), 1, 1), IntractablePartitionError, "partition"),
+    (lambda: run(BlockGibbs(indexed), 1, 1), IntractablePartitionError, "depends on site 'v'"),
     (lambda: run(Exchange(lambda: numpyro.sample("x", dist.Normal(0, 1))), 1, 1), TypeError, "observed energy"),
 ]
 
@@ -428,6 +429,14 @@ def nested():
     """A second machine of unknown normaliser whose bias depends on the value of the first."""
     v = numpyro.sample("v", rbm())
     numpyro.sample("u", GaussianBernoulliRBM(jnp.ones((2, 3)), hidden_bias=v.sum() * jnp.ones(3), log_partition=None))
+
+
+def indexed():
+    """The same, by the integers of a Markov network."""
+    network = MarkovNetwork([3, 3], {(0, 1): jnp.ones((3, 3))})
+    v = numpyro.sample("v", network)
+    biases = jnp.array([[0.0, 1.0, 2.0], [1.0, 1.0, 0.0], [3.0, 0.0, 1.0]])
+    numpyro.sample("u", GaussianBernoulliRBM(jnp.ones((2, 3)), hidden_bias=biases[v[0]], log_partition=None))
 
 
 @pytest.mark.parametrize(("call", "error", "message"), BAD)

@@ -1,0 +1,144 @@
+"""The exchange algorithm: posteriors over the parameters of energy distributions whose normaliser is not known."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+
+from pyro_ebm.distributions.energy import EnergyDistribution
+from pyro_ebm.infer import steps
+from pyro_ebm.infer.adaptation import WarmupAdaptation
+from pyro_ebm.infer.gibbs import GradientFreePotential, Unnormalized, differentiate, energy_distribution, is_reweighted
+from pyro_ebm.infer.mcmc import BatchedKernel
+
+
+class Exchange(BatchedKernel):
+    """Metropolis-Hastings over parameters, with model samples in place of normalisers (Murray et al. 2006).
+
+    For a model that observes energy distributions, ``pyro.sample("v", BernoulliRBM(w, ...), obs=data)``, whose
+    parameters depend on latent sites. A transition proposes parameters by a Gaussian step in the unconstrained sites,
+    draws fictitious data from the energy distributions at the proposal, and accepts with the ratio of unnormalised
+    densities in which the normalisers of data and fictitious data cancel. Exact where the distributions draw exactly
+    (``has_exact_sampler``); with chains as samplers approximate, by how far these are from convergence. The normalisers
+    of what is observed are never computed, whatever ``log_partition`` is, and potential energies are without them.
+
+    Pseudo-marginal samplers, which would plug in estimates of the normalisers, need unbiased estimates of ``1 / Z``;
+    annealed importance sampling has unbiased ones of ``Z`` and cannot be used so.
+
+    :param model: a Pyro model with at least one observed energy distribution; latent sites are continuous.
+    :param step_size: initial standard deviation of the proposal in unconstrained coordinates.
+    :param adapt_step_size: tune it to ``target_accept_prob`` during warm-up.
+    :param preconditioner: ``"variances"`` scales each coordinate by its standard deviation during warm-up; or ``None``.
+    :param target_accept_prob: 0.3, as for random walks in a few dimensions.
+    :raises TypeError: at the start of a run, if the model observes no energy distribution, or a masked or scaled one.
+    :raises IntractablePartitionError: at the start of a run, if the unknown normaliser of a latent energy distribution
+        depends on another latent site.
+    :raises ValueError: for other arguments; at the start of a run, for a model that does not vectorise.
+
+    >>> import pyro, torch
+    >>> import pyro.distributions as dist
+    >>> from pyro_ebm import GaussianBernoulliRBM
+    >>> from pyro_ebm.infer.exchange import Exchange
+    >>> from pyro_ebm.infer.mcmc import BatchedMCMC
+    >>> def model(data):
+    ...     weight = pyro.sample("weight", dist.Normal(0.0, 2.0))
+    ...     with pyro.plate("data", len(data)):
+    ...         pyro.sample("v", GaussianBernoulliRBM(weight[..., None, None], hidden_bias=-1.0), obs=data)
+    >>> mcmc = BatchedMCMC(Exchange(model), 100, 100, num_chains=4, disable_progbar=True)
+    >>> mcmc.run(torch.ones(30, 1))
+    >>> mcmc.get_samples(group_by_chain=True)["weight"].shape
+    torch.Size([4, 100])
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        *,
+        step_size: float = 1.0,
+        adapt_step_size: bool = True,
+        preconditioner: str | None = "variances",
+        target_accept_prob: float = 0.3,
+    ) -> None:
+        if preconditioner == "gradients":
+            raise ValueError("preconditioner: Exchange expected 'variances' or None, got 'gradients': it has none")
+        super().__init__(
+            model,
+            step_size=step_size,
+            adapt_step_size=adapt_step_size,
+            preconditioner=preconditioner,
+            target_accept_prob=target_accept_prob,
+        )
+
+    def prepare(
+        self, num_chains: int, warmup_steps: int, initial_params: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        self.cleanup()
+        assert self.model is not None
+        self._potential = ExchangePotential(self.model, args, kwargs)
+        self.transforms = {name: site.transform for name, site in self._potential.sites.items()}
+        self._potential.verify(num_chains)
+        self._adaptation = WarmupAdaptation(
+            warmup_steps, self._step_size, self._adapt_step_size, self._target_accept_prob, self._preconditioner
+        )
+
+    def _step(self, chain: Any, target: Any, step_size: torch.Tensor, scale: torch.Tensor) -> tuple[Any, steps.Info]:
+        proposal = chain.position + step_size[:, None] * scale * torch.randn_like(chain.position)
+        _, now = target.observed(chain.position)
+        log_density, then = target.observed(proposal)
+        log_ratio = log_density - chain.log_density
+        for name, machine in then.items():
+            fictitious = machine.sample()
+            term = machine.energy(fictitious) - now[name].energy(fictitious)
+            log_ratio = log_ratio + term.reshape(len(proposal), -1).sum(-1)
+        accept_prob = torch.exp(torch.where(log_ratio.isnan(), -torch.inf, log_ratio).clamp(max=0.0))
+        accepted = torch.rand_like(accept_prob) < accept_prob
+        position = torch.where(accepted[:, None], proposal, chain.position)
+        chain = steps.State(position, torch.where(accepted, log_density, chain.log_density), chain.score)
+        return chain, steps.Info(accept_prob, accepted, accept_prob < 0)
+
+
+class ExchangePotential(GradientFreePotential):
+    """A model's joint density in which observed energy distributions lack their normalisers.
+
+    :param model: a Pyro model.
+    :param args: its arguments.
+    :param kwargs: its keyword arguments.
+    :raises TypeError: for a model that observes no energy distribution, or a masked or scaled one.
+    :raises IntractablePartitionError: if another unknown normaliser depends on a latent site.
+    """
+
+    def __init__(
+        self, model: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        self._observed: list[str] = []
+        super().__init__(Unnormalized(lambda _, msg: msg["is_observed"])(model), args, kwargs)
+        nodes = self._check_normalisers()
+        self._observed = [name for name, node in nodes.items() if self._is_observed(name, node)]
+        if not self._observed:
+            raise TypeError("model: Exchange expected an observed energy distribution, got none; use MALA, HMC or NUTS")
+        for name in self._observed:
+            if is_reweighted(nodes[name]):
+                raise TypeError(
+                    f"model: Exchange expected sites without mask and scale, got mask={nodes[name]['mask']} and "
+                    f"scale={nodes[name]['scale']} at site {name!r}"
+                )
+
+    def observed(self, position: torch.Tensor) -> tuple[torch.Tensor, dict[str, EnergyDistribution]]:
+        """Log-densities ``(chains,)``, and the observed energy distributions, with the chains in front."""
+        log_density, nodes = self.evaluate(position)
+        return log_density, {name: energy_distribution(nodes[name]["fn"]) for name in self._observed}  # type: ignore[misc]
+
+    def _is_observed(self, name: str, node: Mapping[str, Any]) -> bool:
+        return name not in self.sites and energy_distribution(node["fn"]) is not None
+
+    @torch.enable_grad()
+    def _check_normalisers(self) -> dict[str, Any]:
+        """The sites at a random position, where the log-density is differentiated: no gradient is needed, but guarded
+        densities raise where a normaliser is missing that does not cancel."""
+        position = self._uniform(1).requires_grad_()
+        with pyro.validation_enabled(False), poutine.block():
+            log_density, nodes = self.evaluate(position)
+        differentiate(log_density, position)
+        return nodes
