@@ -37,6 +37,8 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/rbm.py
 	$(BIN)/python benchmarks/scores.py
+	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/partition.py
 
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable ".[docs]"

@@ -47,12 +47,36 @@ BACKENDS = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("n
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("program", ["energy_landscape", "image_patches", "causal_transformer"])
+@pytest.mark.parametrize("program", ["energy_landscape", "image_patches", "causal_transformer", "doubly_intractable"])
 def test_programs_run_on_both_backends(program, backend, tmp_path):
     run(f"examples/{program}.py", "--backend", backend, "--quick", "--quiet", "--out", tmp_path)
     pictures = list(tmp_path.glob(f"{program}*.png"))
     assert pictures
     assert all(picture.stat().st_size > 20_000 for picture in pictures)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_exchange_finds_the_posterior_and_the_factor_drifts_away(backend, tmp_path):
+    """Exchange and NUTS with Z against the grid, within their errors; without Z, orders of magnitude away."""
+    output = run("examples/doubly_intractable.py", "--backend", backend, "--quiet", "--out", tmp_path)
+    rows = {line[:34].strip(): line[34:].split() for line in output.splitlines() if line[34:].strip()}
+    mean, deviation = (float(cell) for cell in rows["grid"][:2])
+    for name in ("exchange", "NUTS, exact normaliser"):
+        assert abs(float(rows[name][3])) < 4.5, output
+        assert abs(float(rows[name][1]) / deviation - 1) < 0.05, output
+    assert abs(float(rows["NUTS, factor(-energy): wrong"][0])) > 20 * abs(mean), output
+    assert "IntractablePartitionError" in output
+
+
+@pytest.mark.numpyro
+@pytest.mark.pyro
+@pytest.mark.parametrize("name", ["sampling", "partition"])
+def test_inference_benchmarks_run(name):
+    if name == "sampling":
+        pytest.importorskip("blackjax")
+    output = run(f"benchmarks/{name}.py", "--quick")
+    assert "NumPyro" in output
+    assert "Pyro" in output
 
 
 @pytest.mark.numpyro

@@ -186,8 +186,10 @@ class EnergyDistribution(Distribution):
         if self._partition_policy == "constant":
             return jnp.broadcast_to(self._given_partition, self.batch_shape).astype(self.dtype)
         if self._partition_policy == "estimator":
-            estimate, samples, weights = self._given_partition.weighted_samples(lax.stop_gradient(self))
-            return with_model_gradient(estimate, self.energy, samples, weights)
+            model = self._unexpanded()
+            estimate, samples, weights = self._given_partition.weighted_samples(lax.stop_gradient(model))
+            estimate = with_model_gradient(estimate, model.energy, samples, weights)
+            return jnp.broadcast_to(estimate, self.batch_shape)
         raise IntractablePartitionError(intractable_message(self._title))
 
     def log_prob(self, value: Any, intermediates: list[Any] | None = None) -> jax.Array:
@@ -301,6 +303,16 @@ class EnergyDistribution(Distribution):
         rest = {"log_partition": policy, "validate_args": self._validate_args, "sampler": self.sampler}
         changed = type(self)(**{**arguments, **options, **rest, **changes})
         return changed.expand(jnp.broadcast_shapes(changed.batch_shape, self.batch_shape))
+
+    def _unexpanded(self) -> "EnergyDistribution":
+        """The same density over no larger a batch than the parameters have."""
+        shapes = [
+            jnp.shape(getattr(self, name))[: jnp.ndim(getattr(self, name)) - len(dims)]
+            for name, dims in self.parameter_dims.items()
+        ]
+        model = copy.copy(self)
+        model._batch_shape = jnp.broadcast_shapes(*shapes)
+        return model
 
     @property
     def _title(self) -> str:

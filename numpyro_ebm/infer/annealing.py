@@ -41,7 +41,8 @@ class AnnealedImportanceSampling:
     :param num_chains: independent annealed chains.
     :param num_temperatures: inverse temperatures, equally spaced from 0 to 1, one transition at each.
     :param num_leapfrog: leapfrog steps of a Hamiltonian transition.
-    :param rng_key: a JAX PRNG key; ``None`` draws one from the seeded model in which the distribution is made.
+    :param rng_key: a JAX PRNG key; ``None`` draws one from the seeded model in which the distribution is made: a new
+        one in every step of SVI, and always the same in HMC and NUTS, whose target so is a function of the parameters.
     :raises TypeError: for a discrete family without conditionals.
 
     >>> import jax, jax.numpy as jnp

@@ -207,9 +207,10 @@ class EnergyDistribution(TorchDistribution):
         if self._partition_policy == "constant":
             return self._given_partition.to(self.dtype).expand(self.batch_shape)
         if self._partition_policy == "estimator":
+            model = self._unexpanded()
             with torch.no_grad():
-                estimate, samples, weights = self._given_partition.weighted_samples(self._frozen())
-            return with_model_gradient(estimate, self.energy, samples, weights)
+                estimate, samples, weights = self._given_partition.weighted_samples(model._frozen())
+            return with_model_gradient(estimate, model.energy, samples, weights).expand(self.batch_shape)
         raise IntractablePartitionError(intractable_message(self._title))
 
     def log_prob(self, value: Any) -> torch.Tensor:
@@ -295,6 +296,16 @@ class EnergyDistribution(TorchDistribution):
         for name in self.parameter_dims:
             setattr(frozen, name, getattr(self, name).detach())
         return frozen
+
+    def _unexpanded(self) -> "EnergyDistribution":
+        """The same density over no larger a batch than the parameters have."""
+        shapes = [
+            getattr(self, name).shape[: getattr(self, name).dim() - len(dims)]
+            for name, dims in self.parameter_dims.items()
+        ]
+        model = copy.copy(self)
+        model._batch_shape = torch.broadcast_shapes(*shapes)
+        return model
 
     def _with(self, **changes: Any) -> Any:
         """A copy with other parameters, options, normaliser policy or sampler."""

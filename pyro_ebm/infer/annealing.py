@@ -25,11 +25,13 @@ class AnnealedImportanceSampling:
     Give it as ``log_partition=`` to a distribution: ``log_prob`` is then normalised by the estimate, and differentiable
     everywhere, with ``-E_model[grad F]`` taken over the same weighted samples. ``exp`` of the estimate is unbiased for
     Z, so the estimate itself is a lower bound on log Z in expectation, and ``log_prob`` an upper bound. Every use of
-    ``log_partition`` or ``log_prob`` runs new chains from torch's global generator.
+    ``log_partition`` or ``log_prob`` runs new chains from torch's global generator, as SVI wants it; with a ``seed``
+    all run the same ones, and the estimate is a function of the parameters, as HMC and NUTS over them want it.
 
     :param num_chains: independent annealed chains.
     :param num_temperatures: inverse temperatures, equally spaced from 0 to 1, one transition at each.
     :param num_leapfrog: leapfrog steps of a Hamiltonian transition.
+    :param seed: of a generator that leaves the global one alone; default: the global one.
     :raises ValueError: for numbers that are not positive integers.
     :raises TypeError: for a discrete family without conditionals.
 
@@ -46,6 +48,7 @@ class AnnealedImportanceSampling:
     num_chains: int = 100
     num_temperatures: int = 1000
     num_leapfrog: int = 5
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_chains", "num_temperatures", "num_leapfrog"):
@@ -61,9 +64,12 @@ class AnnealedImportanceSampling:
     @torch.no_grad()
     def weighted_samples(self, distribution: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Estimate of log Z, the chains' final samples and their normalised weights."""
-        path = _Path(distribution._frozen())
-        step_sizes = _pilot(path, self.num_temperatures, self.num_leapfrog)
-        log_weights, samples = _anneal(path, step_sizes, self.num_chains, self.num_leapfrog)
+        path, device = _Path(distribution._frozen()), distribution.device
+        with torch.random.fork_rng([] if device.type == "cpu" else [device], enabled=self.seed is not None):
+            if self.seed is not None:
+                torch.manual_seed(self.seed)
+            step_sizes = _pilot(path, self.num_temperatures, self.num_leapfrog)
+            log_weights, samples = _anneal(path, step_sizes, self.num_chains, self.num_leapfrog)
         total = torch.logsumexp(log_weights, 0)
         weights = torch.exp(log_weights - total)
         return path.base_log_partition + total - math.log(self.num_chains), samples, weights

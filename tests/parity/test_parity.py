@@ -104,7 +104,7 @@ def test_both_packages_have_the_same_public_names():
     assert modules(first) - only_numpyro == modules(second) - only_pyro
 
 
-HOST_ARGUMENTS = {"rng_key", "key", "intermediates", "_instance", "init_strategy", "devices", "group"}
+HOST_ARGUMENTS = {"rng_key", "key", "intermediates", "_instance", "init_strategy", "devices", "group", "seed"}
 HOST_ARGUMENTS |= {"key_data", "generator_state"}  # of a ChainState
 KERNELS = {"MALA", "ULA", "UnderdampedLangevin", "BlockGibbs", "ParallelTempering", "Exchange"}
 HOST_MEMBERS = {

@@ -29,6 +29,7 @@ from numpyro_ebm import (
 from numpyro_ebm.infer import (
     MALA,
     ULA,
+    AnnealedImportanceSampling,
     BlockGibbs,
     Exchange,
     ParallelTempering,
@@ -338,6 +339,25 @@ def test_exchange_needs_a_normaliser_nowhere_and_others_refuse():
     with pytest.raises(IntractablePartitionError):
         run(MALA(exchange_model), 2, 2, data)
     assert run(Exchange(exchange_model), 2, 2, data).get_samples()["weight"].shape == (2,)
+
+
+def test_nuts_over_parameters_with_an_estimated_normaliser():
+    """The key is that of the model, so the target is a function: near the exact posterior, and hundreds without Z."""
+    data = GaussianBernoulliRBM(jnp.array([[1.8]]), hidden_bias=-1.0).sample(jax.random.key(3), (30,))
+    estimator = AnnealedImportanceSampling(num_chains=500, num_temperatures=40)
+
+    def model(log_partition):
+        weight = numpyro.sample("weight", dist.Normal(0.0, 2.0))
+        machine = GaussianBernoulliRBM(weight[None, None], hidden_bias=-1.0, log_partition=log_partition)
+        with numpyro.plate("data", len(data)):
+            numpyro.sample("v", machine, obs=data)
+
+    found = [
+        run(NUTS(model), 100, 600, policy, init_params={"weight": jnp.array(1.0)}).get_samples()["weight"]
+        for policy in (estimator, "auto")
+    ]
+    assert abs(found[0].mean() - found[1].mean()) < 0.1
+    assert abs(found[0].std() / found[1].std() - 1) < 0.3
 
 
 def test_a_score_of_the_users_takes_the_place_of_differentiation():

@@ -29,7 +29,7 @@ from pyro_ebm import (  # noqa: E402
     MarkovNetwork,
     NeuralEnergy,
 )
-from pyro_ebm.infer import HMC, MALA, NUTS, BatchedMCMC, Gibbs, run_chain  # noqa: E402
+from pyro_ebm.infer import HMC, MALA, NUTS, AnnealedImportanceSampling, BatchedMCMC, Gibbs, run_chain  # noqa: E402
 from pyro_ebm.infer.exchange import Exchange  # noqa: E402
 from pyro_ebm.infer.gibbs import BlockGibbs  # noqa: E402
 from pyro_ebm.infer.tempering import ParallelTempering, TemperingAdaptation, swap_neighbours  # noqa: E402
@@ -665,3 +665,35 @@ def test_normalised_machines_may_depend_on_a_value(num_chains):
     mcmc = run(BlockGibbs(nested), 5, 5, num_chains=num_chains)
     assert mcmc.get_samples(group_by_chain=True)["u"].shape == (num_chains, 5, 2)
     assert mcmc.get_extra_fields()["accept_prob"].min() < 1
+
+
+@pytest.mark.slow
+def test_nuts_over_parameters_with_an_estimated_normaliser():
+    """With a seed the target is a function of the weight: near the exact posterior, and hundreds without Z."""
+    pyro.set_rng_seed(3)
+    data = GaussianBernoulliRBM(tensor([1.8]), hidden_bias=-1.0).sample((30,))
+    estimator = AnnealedImportanceSampling(num_chains=500, num_temperatures=30, seed=0)
+
+    def model(log_partition):
+        weight = pyro.sample("weight", dist.Normal(scalar(0.0), 2.0))
+        machine = GaussianBernoulliRBM(weight[None, None], hidden_bias=-1.0, log_partition=log_partition)
+        with pyro.plate("data", len(data)):
+            pyro.sample("v", machine, obs=data)
+
+    start = {"num_chains": 1, "initial_params": {"weight": tensor(1.0)}}
+    found = [
+        run(NUTS(model), count, 60, policy, **start).get_samples()["weight"]
+        for policy, count in ((estimator, 150), ("auto", 600))
+    ]
+    assert abs(found[0].mean() - found[1].mean()) < 0.12
+    assert abs(found[0].std() / found[1].std() - 1) < 0.4
+
+
+def test_a_seeded_estimator_is_a_function_and_leaves_the_generator_alone():
+    weights = tensor([1.0, -0.5], [0.3, 2.0])
+    state = torch.get_rng_state()
+    make_machine = lambda: BernoulliRBM(weights, log_partition=AnnealedImportanceSampling(10, 10, seed=5))
+    assert make_machine().log_partition == make_machine().log_partition
+    assert torch.equal(torch.get_rng_state(), state)
+    unseeded = lambda: BernoulliRBM(weights, log_partition=AnnealedImportanceSampling(10, 10)).log_partition
+    assert unseeded() != unseeded()
