@@ -60,6 +60,15 @@ class ULA(GradientKernel):
     :param step_size: h, a length (standard deviation) in the units that the preconditioner leaves.
     :param model: as in :class:`MALA`, and so are ``potential_fn``, ``score`` and ``init_strategy``.
     :param preconditioner: as in :class:`MALA`; default ``None``.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro.infer import MCMC
+    >>> from numpyro_ebm.infer import ULA
+    >>> kernel = ULA(potential_fn=lambda x: 0.5 * x**2, step_size=0.3)
+    >>> mcmc = MCMC(kernel, num_warmup=10, num_samples=50, progress_bar=False)
+    >>> mcmc.run(jax.random.key(0), init_params=jnp.array(0.0))
+    >>> mcmc.get_samples().shape
+    (50,)
     """
 
     def __init__(
@@ -96,6 +105,15 @@ class UnderdampedLangevin(GradientKernel):
     :param friction: decay rate of the momentum per unit of time, in units of the preconditioned coordinates.
     :param num_leapfrog: leapfrog steps per transition.
     :param target_accept_prob: high, because a rejection turns the chain around.
+
+    >>> import jax, numpyro, numpyro.distributions as dist
+    >>> from numpyro.infer import MCMC
+    >>> from numpyro_ebm.infer import UnderdampedLangevin
+    >>> kernel = UnderdampedLangevin(lambda: numpyro.sample("x", dist.Gamma(2.0, 1.0)), friction=0.5)
+    >>> mcmc = MCMC(kernel, num_warmup=50, num_samples=20, progress_bar=False)
+    >>> mcmc.run(jax.random.key(0))
+    >>> bool((mcmc.get_samples()["x"] > 0).all())
+    True
     """
 
     def __init__(
