@@ -60,7 +60,10 @@ def test_bounds_of_machines_with_known_values(backend, family, visible, hidden):
     assert (found.lower_effective_sample_size > 20).all()
 
 
-@pytest.mark.parametrize("name", ["mPoT", "mcRBM", "PoT", "normalised cRBM", "tied tanh", "mcAE sigmoid"])
+SLOW = ["mPoT", "pooled mPoT", "PoT", "cRBM", "gated RBM", "normalised cRBM", "mcAE sigmoid"]
+
+
+@pytest.mark.parametrize("name", ["mcRBM", "tied tanh", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_bounds_of_every_kind_of_path(backend, name):
     """Gibbs along the family's path, Hamiltonian along it, and Hamiltonian along the geometric one, against a grid."""
     log_partition = float(plane_moments(backend.name, name)[0])

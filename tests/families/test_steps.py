@@ -14,7 +14,7 @@ from families.zoo import MACHINES
 from oracles.statistics import MAX_Z, assert_mean, assert_moments
 
 NUM_CHAINS = 25_000
-MODELS = ["GaussianBernoulliRBM", "mPoT", "mcRBM"]
+MODELS, SLOW_MODELS = ["GaussianBernoulliRBM"], ["mPoT", "mcRBM"]
 #: Step, its options, and how many transitions it gets.
 STEPS = {
     "adjusted Langevin": ("adjusted_langevin_step", {"step_size": 0.7}, 150),
@@ -75,7 +75,7 @@ def advance(backend, step, target, start, num_steps, seed=0, **options):
 
 
 @pytest.mark.parametrize("kind", STEPS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_MODELS)])
 def test_moments(backend, name, kind):
     step, options, num_steps = STEPS[kind]
     target, mean, covariance = model(backend, name)

@@ -108,7 +108,7 @@ HOST_ARGUMENTS = {"rng_key", "key", "intermediates", "_instance", "init_strategy
 HOST_ARGUMENTS |= {"key_data", "generator_state"}  # of a ChainState
 KERNELS = {"MALA", "ULA", "UnderdampedLangevin", "BlockGibbs", "ParallelTempering", "Exchange"}
 HOST_MEMBERS = {
-    *("key_data", "generator_state"),
+    *("key_data", "generator_state", "seed"),
     *("tree_flatten", "tree_unflatten", "gather_pytree_data_fields", "gather_pytree_aux_fields", "rng_key"),
     *("pytree_data_fields", "pytree_aux_fields", "validate_args", "has_rsample", "has_enumerate_support"),
     *(

@@ -85,7 +85,9 @@ def run(kernel, num_warmup, num_samples, *args, num_chains=1, chain_method="vect
 
 
 @pytest.mark.parametrize("kind", KERNELS)
-@pytest.mark.parametrize("name", ["GaussianBernoulliRBM", "mPoT", "mcRBM"])
+@pytest.mark.parametrize(
+    "name", ["GaussianBernoulliRBM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mPoT", "mcRBM"))]
+)
 def test_moments(name, kind):
     distribution, mean, covariance = energy(name)
     kernel = KERNELS[kind](lambda: numpyro.sample("v", distribution))
@@ -120,7 +122,7 @@ def constrained_model(data):
         numpyro.sample("x", dist.Normal(loc, scale), obs=data)
 
 
-@pytest.mark.parametrize("kind", ["MALA", "underdamped", "tempering"])
+@pytest.mark.parametrize("kind", ["MALA", pytest.param("underdamped", marks=pytest.mark.slow), "tempering"])
 def test_a_constrained_posterior_against_quadrature(kind):
     data = jnp.array([1.0, 2.5, 0.3, 1.9])
     mcmc = run(KERNELS[kind](constrained_model), 500, 400, data, num_chains=NUM_CHAINS)
@@ -172,7 +174,7 @@ def _without_key(state):
     return state._replace(rng_key=jax.random.key_data(state.rng_key))
 
 
-@pytest.mark.parametrize("kind", ["MALA", "underdamped", "tempering", "block Gibbs"])
+@pytest.mark.parametrize("kind", ["MALA", "tempering", "block Gibbs"])
 def test_kernels_pickle_after_a_run(kind):
     distribution = rbm()
     kernel = KERNELS[kind](lambda: numpyro.sample("v", distribution))
@@ -305,7 +307,7 @@ def exchange_model(data, fraction=1.0):
         numpyro.sample("v", machine, obs=data)
 
 
-@pytest.mark.parametrize("sampler", [None, GibbsSampler(num_steps=30)])
+@pytest.mark.parametrize("sampler", [None, pytest.param(GibbsSampler(num_steps=30), marks=pytest.mark.slow)])
 def test_exchange_against_a_grid(sampler):
     """One unit, prior Normal(0, 2), 30 observations at 1.8."""
     truth = GaussianBernoulliRBM(jnp.array([[1.8]]), hidden_bias=-1.0)
@@ -341,6 +343,7 @@ def test_exchange_needs_a_normaliser_nowhere_and_others_refuse():
     assert run(Exchange(exchange_model), 2, 2, data).get_samples()["weight"].shape == (2,)
 
 
+@pytest.mark.slow
 def test_nuts_over_parameters_with_an_estimated_normaliser():
     """The key is that of the model, so the target is a function: near the exact posterior, and hundreds without Z."""
     data = GaussianBernoulliRBM(jnp.array([[1.8]]), hidden_bias=-1.0).sample(jax.random.key(3), (30,))

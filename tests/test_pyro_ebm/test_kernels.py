@@ -19,6 +19,9 @@ from pyro import poutine  # noqa: E402
 from pyro.infer.mcmc.util import initialize_model  # noqa: E402
 from pyro.ops.stats import effective_sample_size  # noqa: E402
 
+from backends import get_backend  # noqa: E402
+from families.zoo import MACHINES  # noqa: E402
+from oracles import energies as oracle  # noqa: E402
 from oracles.rbm import Parameters, moments  # noqa: E402
 from oracles.statistics import assert_mean  # noqa: E402
 from pyro_ebm import BernoulliRBM, GaussianBernoulliRBM  # noqa: E402
@@ -103,6 +106,18 @@ def test_moments_of_an_asymmetric_machine(name, preconditioner):
     num_samples = DRAWS[name] * (1 if preconditioner else 2)
     draws = draws_of(kernel, num_samples, 100, initial_params=initial_params)["v"]
     assert_rbm_moments(draws, *moments("GaussianBernoulliRBM", P))
+
+
+@pytest.mark.slow
+@adjusted
+@pytest.mark.parametrize("machine", ["mPoT", "mcRBM"])
+def test_moments_of_machines_with_covariance_units(name, machine):
+    distribution = MACHINES[machine].make(get_backend("pyro"), log_partition=None)
+    grid, areas = oracle.plane_grid()
+    log_density = distribution.unnormalized_log_prob(torch.as_tensor(grid)).numpy()
+    initial_params = {"v": torch.zeros(CHAINS, 2, dtype=DOUBLE)}
+    draws = draws_of(ADJUSTED[name](**energy(distribution)), 2 * DRAWS[name], initial_params=initial_params)["v"]
+    assert_rbm_moments(draws, *oracle.grid_moments(log_density, grid, areas)[1:])
 
 
 @adjusted
@@ -780,7 +795,7 @@ BAD_RUNS = [
     ({"num_samples": 0}, ValueError, "num_samples: expected a positive integer, got 0"),
     ({"num_chains": 2.0}, ValueError, "num_chains: expected a positive integer, got 2.0"),
     ({"warmup_steps": -1}, ValueError, "warmup_steps: expected a non-negative integer, got -1"),
-    ({"kernel": pyro.infer.NUTS(rbm_model)}, TypeError, "kernel: BatchedMCMC expected MALA, .* pyro.infer.MCMC"),
+    ({"kernel": pyro.infer.NUTS(rbm_model)}, TypeError, "kernel: BatchedMCMC expected a kernel of .* pyro.infer.MCMC"),
     ({"initial_params": {"w": torch.zeros(2, 3)}}, ValueError, "initial_params: expected tensors for the sites"),
     (
         {"initial_params": {"v": torch.zeros(2, 4)}},
