@@ -123,11 +123,12 @@ def unadjusted_langevin_step(
     """One step of the unadjusted Langevin algorithm, ULA: the proposal of MALA, always accepted.
 
     Biased: its stationary distribution differs from the target in order ``step_size^2``. In ``Normal(0, s^2)`` it has
-    the variance ``s^2 / (1 - (step_size / (2 s))^2)``.
+    the variance ``s^2 / (1 - (step_size / (2 s))^2)``. Chains that have left all bounds are reported as diverging.
     """
     size = _over_event(jnp.broadcast_to(step_size, state.log_density.shape), state.position) * scale
     noise = normal(rng_key, state.position.shape, state.position.dtype)
-    return init(target, state.position + 0.5 * size**2 * state.score + size * noise), _always(state)
+    after = init(target, state.position + 0.5 * size**2 * state.score + size * noise)
+    return after, _always(state)._replace(diverging=~jnp.isfinite(after.log_density))
 
 
 def underdamped_step(

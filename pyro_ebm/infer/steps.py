@@ -139,12 +139,13 @@ def unadjusted_langevin_step(state: State, target: Any, step_size: Any, scale: A
     """One step of the unadjusted Langevin algorithm, ULA: the proposal of MALA, always accepted.
 
     Biased: its stationary distribution differs from the target in order ``step_size^2``. In ``Normal(0, s^2)`` it has
-    the variance ``s^2 / (1 - (step_size / (2 s))^2)``.
+    the variance ``s^2 / (1 - (step_size / (2 s))^2)``. Chains that have left all bounds are reported as diverging.
     """
     size = _sizes(step_size, state)
     size = _over_event(size, state.position) * scale
     position = state.position + 0.5 * size**2 * state.score + size * torch.randn_like(state.position)
-    return init(target, position), _always(state)
+    after = init(target, position)
+    return after, _always(state)._replace(diverging=~after.log_density.isfinite())
 
 
 @torch.no_grad()

@@ -174,3 +174,16 @@ def test_a_divergence_is_rejected_and_reported(backend):
     assert backend.numpy(info.diverging).all()
     assert not backend.numpy(info.accepted).any()
     np.testing.assert_array_equal(backend.numpy(after.position), backend.numpy(state.position))
+
+
+def test_an_unadjusted_chain_that_leaves_all_bounds_is_reported(backend):
+    target = backend.infer.steps.Target(lambda x: -(x**4).sum(-1))
+    state = backend.infer.steps.init(target, backend.array(np.full((4, 1), 50.0)))
+    for seed in range(12):
+        if backend.name == "numpyro":
+            import jax
+
+            state, info = backend.infer.steps.unadjusted_langevin_step(jax.random.key(seed), state, target, 3.0)
+        else:
+            state, info = backend.infer.steps.unadjusted_langevin_step(state, target, 3.0)
+    assert backend.numpy(info.diverging).all()
