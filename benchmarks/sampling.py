@@ -228,7 +228,7 @@ def main():
         ("ours underdamped", 1),
         ("ours MALA kernel", None),
     ):
-        count = long if leapfrog == 1 or "MALA" in kind else short
+        count = short if leapfrog == NUM_LEAPFROG else long
         if leapfrog is None:
             draws, seconds, accept, gradients = numpyro_host(machine, kind, options.chains, warm, count)
         else:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from families.cases import make, parameters
-from oracles.statistics import assert_moments
+from oracles.statistics import assert_mean, assert_moments
 
 ROOT = pathlib.Path(__file__).parents[2]
 SAMPLERS = ["Gibbs", "Hamiltonian", "Langevin"]
@@ -103,6 +103,19 @@ def test_what_cannot_be_resumed(backend):
     other = make(backend, "GaussianBernoulliRBM", parameters("GaussianBernoulliRBM", visible=5))
     with pytest.raises(ValueError, match="resume"):
         run(backend, other, 2, resume=state)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_draws_do_not_share_their_random_numbers(backend, name):
+    """Without couplings a sweep forgets everything, and a long trajectory nearly so; the same noise twice would not."""
+    zeros = [backend.array(np.zeros(shape)) for shape in ((2, 1), 2, 1)]
+    normal = backend.distributions.GaussianBernoulliRBM(*zeros)
+    sampler = getattr(backend.infer, name)()
+    draws = backend.numpy(run(backend, normal, 4, num_warmup=60, num_chains=4000, thinning=12, sampler=sampler))
+    assert_mean(draws[:, -1] ** 2, 1.0)
+    for lag in (1, 2, 3):
+        correlation = np.mean(draws[:, 0] * draws[:, lag])
+        assert abs(correlation) < (0.3 if name == "Langevin" else 0.1)
 
 
 def script(body, *arguments, **environment):

@@ -332,6 +332,7 @@ def test_exchange_against_a_grid(sampler):
     draws = np.asarray(mcmc.get_samples(group_by_chain=True)["weight"])
     assert_mean(draws.mean(1), mean)
     assert_mean(((draws - mean) ** 2).mean(1), variance)
+    assert ((draws - mean) ** 2).mean(1).std() / np.sqrt(200) < 0.02 * variance  # or a chain that explodes would pass
     assert 0.15 < np.mean(mcmc.get_extra_fields()["accept_prob"]) < 0.5
 
 
