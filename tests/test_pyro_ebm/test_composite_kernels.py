@@ -405,7 +405,7 @@ def test_exchange_against_a_grid(sampler, num_samples, policy):
     assert_chain_means(draws, mean)
     assert_chain_means((draws - mean) ** 2, variance)
     spread = ((draws - mean) ** 2).mean(1).std() / len(draws) ** 0.5
-    assert spread < 0.02 * variance  # or a chain that explodes would pass
+    assert spread < 0.04 * variance  # or a chain that explodes would pass
     assert abs(mcmc.get_extra_fields()["accept_prob"].mean() - 0.3) < 0.05
 
 
