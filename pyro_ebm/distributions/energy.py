@@ -88,12 +88,13 @@ class EnergyDistribution(TorchDistribution):
             setattr(self, name, self._resolve_option(name, given[name]))
         sizes = {"visible": event_shape[0]} if event_shape is not None and len(event_shape) == 1 else {}
         batch_shape = self._store_parameters(given, sizes)
+        shape = torch.Size((sizes["visible"],) if event_shape is None else event_shape)
+        self._batch_shape, self._event_shape = batch_shape, shape  # which estimators look at
         self._partition_policy, self._given_partition = resolve_policy(self, given["log_partition"])
         if self._partition_policy == "constant":
             check_broadcast("log_partition", self._given_partition.shape, batch_shape)
         self.sampler = given["sampler"]
-        shape = (sizes["visible"],) if event_shape is None else event_shape
-        super().__init__(batch_shape, torch.Size(shape), validate_args=False)
+        super().__init__(batch_shape, shape, validate_args=False)
         del self._validate_args  # back to the host's default
         if given["validate_args"] is not None:
             self._validate_args = given["validate_args"]

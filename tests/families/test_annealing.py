@@ -9,6 +9,7 @@ import pytest
 
 from families.cases import make, parameters
 from families.test_energies import plane_moments
+from families.test_networks import network
 from families.zoo import ALL, binary_autoencoder
 from oracles import energies as oracle
 from oracles.statistics import MAX_Z
@@ -71,6 +72,18 @@ def test_bounds_of_every_kind_of_path(backend, name):
     found = bounds(backend, distribution, num_temperatures=150)
     assert_bracketed(found, log_partition)
     assert (np.abs(found.lower - log_partition) < 0.3).all()
+
+
+@pytest.mark.parametrize("family", ["LineIntegralEnergy", "GradientStepEnergy"])
+def test_bounds_and_estimates_of_network_energies(backend, family):
+    """They have no parameters of their own, and no conditionals; estimators look at their shapes."""
+    grid, areas = oracle.plane_grid()
+    distribution = network(backend, family)
+    truth = oracle.grid_moments(backend.numpy(distribution.unnormalized_log_prob(backend.array(grid))), grid, areas)[0]
+    found = bounds(backend, distribution.expand((NUM_SEEDS,)), num_temperatures=60)
+    assert_bracketed(found, float(truth))
+    estimated = network(backend, family, log_partition=backend.estimator(0, num_chains=500, num_temperatures=60))
+    np.testing.assert_allclose(float(estimated.log_partition), float(truth), atol=0.15)
 
 
 def test_bounds_on_the_unit_square(backend):
