@@ -93,7 +93,7 @@ def test_both_packages_have_the_same_public_names():
         batched = {"HMC", "NUTS", "BatchedMCMC"} if name == "infer" else set()  # NumPyro's own run batches of chains
         assert set(getattr(first, name).__all__) == set(getattr(second, name).__all__) - batched
     # random numbers are NumPyro's alone, and so is a host's kernel to build on
-    only_numpyro = {"infer.keys", "infer.threefry", "infer.kernel", "variational.networks"}
+    only_numpyro = {"infer.keys", "infer.threefry", "infer.kernel"}
     # JAX converts and broadcasts by itself, and NumPyro's MCMC runs batches of chains
     only_pyro = {"distributions.tensors", "infer.mcmc", "infer.hamiltonian", "infer.potential"}
 
