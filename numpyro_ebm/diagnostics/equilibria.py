@@ -11,8 +11,8 @@ import numpy as np
 from jax import lax
 from numpyro.distributions import Distribution
 
-from numpyro_ebm.diagnostics.fields import Function, as_function, as_points, check_output, check_positive, jacobian
-from numpyro_ebm.infer.samplers import check_positive_int
+from numpyro_ebm.diagnostics.fields import Function, as_function, as_points, check_output, jacobian
+from numpyro_ebm.infer.checks import check_positive, check_positive_int
 
 KINDS = ("sink", "saddle", "source", "degenerate")
 

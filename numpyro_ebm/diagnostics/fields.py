@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import Distribution
 
+from numpyro_ebm.infer.checks import check_positive, check_positive_int
 from numpyro_ebm.infer.keys import require_key
-from numpyro_ebm.infer.samplers import check_positive_int
 
 Function = Callable[[jax.Array], jax.Array]
 
@@ -175,14 +175,6 @@ def check_output(name: str, function: Function, value: jax.Array) -> Any:
     if not jnp.issubdtype(output.dtype, jnp.floating):
         raise TypeError(f"{name}: expected real floating-point outputs, got dtype {output.dtype}")
     return output.dtype
-
-
-def check_positive(name: str, number: Any) -> None:
-    """Refuse anything but a positive, finite number."""
-    if isinstance(number, bool) or not isinstance(number, (int, float, np.number)):
-        raise TypeError(f"{name}: expected a positive number, got {number!r}")
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name}: expected a positive number, got {number!r}")
 
 
 def jacobian(function: Function, value: jax.Array) -> jax.Array:

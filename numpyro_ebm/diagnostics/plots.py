@@ -10,7 +10,7 @@ from numpyro.distributions import Distribution
 
 from numpyro_ebm.diagnostics.equilibria import FixedPoints
 from numpyro_ebm.diagnostics.fields import as_function, resolve
-from numpyro_ebm.infer.samplers import check_positive_int
+from numpyro_ebm.infer.checks import check_positive_int
 
 # Marker, colour and size of each kind of fixed point.
 _MARKERS = {

@@ -13,7 +13,8 @@ from numpyro.util import not_jax_tracer
 
 from numpyro_ebm.distributions.neural import CallableEnergy
 from numpyro_ebm.distributions.parameters import as_real
-from numpyro_ebm.infer.samplers import Sampler, check_positive_int
+from numpyro_ebm.infer.checks import check_positive_int
+from numpyro_ebm.infer.samplers import Sampler
 
 _Network = Callable[[jax.Array], jax.Array]
 _NUM_PROBES = 3

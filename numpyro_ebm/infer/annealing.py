@@ -13,8 +13,9 @@ from jax.scipy.special import logsumexp
 from tqdm.auto import tqdm
 
 from numpyro_ebm.infer import steps
+from numpyro_ebm.infer.checks import check_positive_int
 from numpyro_ebm.infer.keys import require_key
-from numpyro_ebm.infer.samplers import Exact, check_positive_int
+from numpyro_ebm.infer.samplers import Exact
 
 _NUM_PARTS = 20  # of a run that shows its progress
 _PILOT_CHAINS = 16

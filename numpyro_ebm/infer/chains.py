@@ -12,8 +12,9 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
+from numpyro_ebm.infer.checks import check_count, check_positive_int
 from numpyro_ebm.infer.keys import require_key
-from numpyro_ebm.infer.samplers import Exact, check_positive_int, check_sampler
+from numpyro_ebm.infer.samplers import Exact, check_sampler
 
 _NUM_CHUNKS = 50
 
@@ -80,8 +81,7 @@ def run_chain(
     """
     for name, number in (("num_samples", num_samples), ("thinning", thinning), ("num_chains", num_chains)):
         check_positive_int(name, number)
-    if isinstance(num_warmup, bool) or not isinstance(num_warmup, int) or num_warmup < 0:
-        raise ValueError(f"num_warmup: expected a non-negative integer, got {num_warmup!r}")
+    check_count("num_warmup", num_warmup)
     sampler = distribution.chain if sampler is None else sampler
     if isinstance(sampler, Exact):
         raise TypeError("sampler: run_chain expected a Markov chain such as Gibbs(), got Exact()")

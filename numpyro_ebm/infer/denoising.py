@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jax import lax
 from tqdm.auto import tqdm
 
+from numpyro_ebm.infer.checks import check_count, check_positive, check_positive_int
 from numpyro_ebm.infer.keys import require_key
-from numpyro_ebm.infer.samplers import check_positive_int
+from numpyro_ebm.infer.threefry import normal
 
 Denoiser = Callable[[jax.Array], jax.Array]
 
@@ -72,12 +73,13 @@ def walk_jump(
     True
     """
     _check_sizes(num_samples, num_warmup, thinning)
-    noise_scale = _positive("noise_scale", noise_scale)
-    step_size = 0.5 * noise_scale if step_size is None else _positive("step_size", step_size)
+    step_size = 0.5 * noise_scale if step_size is None else step_size
+    for name, number in (("noise_scale", noise_scale), ("step_size", step_size), ("friction", friction)):
+        check_positive(name, number)
     position = _initial(initial, denoise)
     key_momentum, key_run = jax.random.split(require_key("walk_jump", rng_key))
-    scales = jnp.asarray([noise_scale, step_size, _positive("friction", friction)], position.dtype)
-    carry = position, jax.random.normal(key_momentum, position.shape, position.dtype)
+    scales = jnp.asarray([noise_scale, step_size, friction], position.dtype)
+    carry = position, normal(key_momentum, position.shape, position.dtype)
     walk = functools.partial(_walk, denoise, scales)
     noisy = _collect(walk, carry, key_run, num_samples, num_warmup, thinning, progress)
     return WalkJump(noisy, denoise(noisy))
@@ -92,7 +94,7 @@ def _walk(denoise: Denoiser, scales: jax.Array, carry: Any, keys: jax.Array, thi
         position, momentum = carry
         position = position + 0.5 * step_size * momentum
         kick = 0.5 * step_size * (denoise(position) - position) / noise_scale**2
-        noise = jax.random.normal(key, position.shape, position.dtype)
+        noise = normal(key, position.shape, position.dtype)
         momentum = decay * (momentum + kick) + kick + jnp.sqrt(1 - decay**2) * noise
         return (position + 0.5 * step_size * momentum, momentum), None
 
@@ -145,9 +147,10 @@ def plug_and_play_langevin(
     if bounds is not None and not bounds[0] < bounds[1]:
         raise ValueError(f"bounds: expected a lower and a higher number, got {bounds!r}")
     position = _initial(initial, denoise)
-    sizes = [_positive("noise_scale", noise_scale), _positive("step_size", step_size)]
+    check_positive("noise_scale", noise_scale)
+    check_positive("step_size", step_size)
     limits = (-jnp.inf, jnp.inf) if bounds is None else bounds
-    scales = jnp.asarray([*sizes, *limits], position.dtype)
+    scales = jnp.asarray([noise_scale, step_size, *limits], position.dtype)
     move = functools.partial(_move, denoise, log_likelihood, scales)
     key = require_key("plug_and_play_langevin", rng_key)
     return _collect(move, (position,), key, num_samples, num_warmup, thinning, progress)
@@ -163,7 +166,7 @@ def _move(
     def step(carry: tuple[jax.Array], key: jax.Array) -> tuple[tuple[jax.Array], None]:
         (position,) = carry
         force = likelihood_score(position) + (denoise(position) - position) / noise_scale**2
-        noise = jax.random.normal(key, position.shape, position.dtype)
+        noise = normal(key, position.shape, position.dtype)
         return (jnp.clip(position + 0.5 * step_size**2 * force + step_size * noise, low, high),), None
 
     return _scan(step, carry, keys, thinning)
@@ -209,14 +212,7 @@ def _initial(initial: Any, denoise: Denoiser) -> jax.Array:
     return position
 
 
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ValueError(f"{name}: expected a positive number, got {value!r}")
-    return float(value)
-
-
 def _check_sizes(num_samples: int, num_warmup: int, thinning: int) -> None:
     check_positive_int("num_samples", num_samples)
     check_positive_int("thinning", thinning)
-    if isinstance(num_warmup, bool) or not isinstance(num_warmup, int) or num_warmup < 0:
-        raise ValueError(f"num_warmup: expected a non-negative integer, got {num_warmup!r}")
+    check_count("num_warmup", num_warmup)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from numpyro.distributions import Independent
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import init_to_uniform
 from numpyro.infer.hmc import HMCState
@@ -16,6 +15,7 @@ from numpyro.primitives import Messenger
 
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.infer import steps
+from numpyro_ebm.infer.gibbs import energy_distribution
 from numpyro_ebm.infer.kernel import GradientKernel, Potential
 
 
@@ -118,17 +118,18 @@ class Exchange(GradientKernel):
         values = self.get_constrain_fn(model_args, model_kwargs)(z)
         model = substitute(seed(self._model, jax.random.key(0)), data=values)
         sites = trace(model).get_trace(*model_args, **(model_kwargs or {}))
-        found = {
-            name: site
-            for name, site in sites.items()
-            if site["type"] == "sample" and site["is_observed"] and _energy_distribution(site["fn"]) is not None
-        }
-        if not found:
-            raise TypeError("model: Exchange expected an observed energy distribution, got none; use HMC or NUTS")
-        for name, site in found.items():
+        found = {}
+        for name, site in sites.items():
+            observed = site["type"] == "sample" and site["is_observed"]
+            distribution = energy_distribution(site["fn"]) if observed else None
+            if distribution is None:
+                continue
             if site["scale"] is not None:
                 raise TypeError(f"model: Exchange expected sites without scale, got {site['scale']} at site {name!r}")
-        return {name: _energy_distribution(site["fn"]) for name, site in found.items()}  # type: ignore[misc]
+            found[name] = distribution
+        if not found:
+            raise TypeError("model: Exchange expected an observed energy distribution, got none; use HMC or NUTS")
+        return found
 
 
 class _Likelihood(Potential):
@@ -159,20 +160,13 @@ class _Unnormalized(Messenger):
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] != "sample" or not msg["is_observed"]:
             return
-        distribution = _energy_distribution(msg["fn"])
+        distribution = energy_distribution(msg["fn"])
         if distribution is None:
             return
         bare = copy.copy(lax.stop_gradient(distribution))
         bare._partition_policy, bare._given_partition = "unknown", None
         depth = msg["fn"].event_dim - distribution.event_dim
         msg["fn"] = bare.to_event(depth) if depth else bare
-
-
-def _energy_distribution(distribution: Any) -> EnergyDistribution | None:
-    """The energy distribution inside ``to_event``, if there is one."""
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    return distribution if isinstance(distribution, EnergyDistribution) else None
 
 
 def _first(init_params: Any, rng_key: jax.Array) -> Any:

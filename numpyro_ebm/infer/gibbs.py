@@ -89,7 +89,7 @@ class BlockGibbs(MCMCKernel):
         trace = prototype_trace(self._model, rng_key if single else rng_key[0], model_args, model_kwargs)
         sites = latent_sample_sites(trace)
         for name in sites:
-            _energy_distribution(name, trace[name])
+            _sweepable(name, trace[name])
         unknown = sorted(set(init_params or {}) - set(sites))
         if unknown:
             raise ValueError(f"init_params: BlockGibbs expected some of the sites {sorted(sites)}, got {unknown}")
@@ -116,7 +116,7 @@ class BlockGibbs(MCMCKernel):
         for name, key in zip(values, keys, strict=True):
             key_sweep, key_accept = jax.random.split(key)
             rest, site = self._rest(name, values, model_args, model_kwargs)
-            proposal = _energy_distribution(name, site).gibbs_step(key_sweep, values[name])
+            proposal = _sweepable(name, site).gibbs_step(key_sweep, values[name])
             moved = {**values, name: proposal}
             log_ratio = self._rest(name, moved, model_args, model_kwargs)[0] - rest
             accept_prob = jnp.where(jnp.isnan(log_ratio), 0.0, jnp.exp(jnp.minimum(log_ratio, 0.0)))
@@ -148,11 +148,11 @@ class BlockGibbs(MCMCKernel):
         """Compare guarded distributions at a few draws of a site of integers."""
         sites = lambda at: compute_log_probs(self._model, model_args, model_kwargs or {}, at)[1]
         before = sites(values)
-        distribution = _energy_distribution(name, before[name])
+        distribution = _sweepable(name, before[name])
         for seed in range(_NUM_PROBES):
             after = sites({**values, name: distribution.sample(jax.random.key(seed)).astype(values[name].dtype)})
             for other, site in before.items():
-                guarded = None if other == name or site["type"] != "sample" else _guarded_distribution(site["fn"])
+                guarded = None if other == name or site["type"] != "sample" else _guarded(site["fn"])
                 if guarded is None:
                     continue
                 pairs = zip(jax.tree.leaves(guarded), jax.tree.leaves(after[other]["fn"]), strict=True)
@@ -194,25 +194,29 @@ class BlockGibbs(MCMCKernel):
         return {**self.__dict__, "_sample_fn": None}
 
 
-def _guarded_distribution(distribution: Any) -> EnergyDistribution | None:
+def energy_distribution(distribution: Any) -> EnergyDistribution | None:
+    """The energy distribution inside ``to_event``, if there is one."""
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution if isinstance(distribution, EnergyDistribution) else None
+
+
+def _guarded(distribution: Any) -> EnergyDistribution | None:
     """The energy distribution of a site, if its normaliser does not follow its parameters."""
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    if not isinstance(distribution, EnergyDistribution):
+    found = energy_distribution(distribution)
+    if found is None or (found.is_normalized and found._partition_policy != "constant"):
         return None
-    follows = distribution.is_normalized and distribution._partition_policy != "constant"
-    return None if follows else distribution
+    return found
 
 
-def _energy_distribution(name: str, site: Mapping[str, Any]) -> EnergyDistribution:
+def _sweepable(name: str, site: Mapping[str, Any]) -> EnergyDistribution:
     """The distribution of a site, with conditionals to sweep with."""
-    distribution = site["fn"]
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    if not (isinstance(distribution, EnergyDistribution) and distribution.has_gibbs_step):
+    distribution = energy_distribution(site["fn"])
+    if distribution is None or not distribution.has_gibbs_step:
         raise TypeError(
-            f"model: BlockGibbs expected every latent site to have an energy distribution with conditionals, got "
-            f"{type(distribution).__name__} at site {name!r}; give that site a kernel of its own in numpyro.infer.Gibbs"
+            "model: BlockGibbs expected every latent site to have an energy distribution with conditionals, got "
+            f"{type(site['fn'] if distribution is None else distribution).__name__} at site {name!r}; give that site a "
+            "kernel of its own in numpyro.infer.Gibbs"
         )
     if site["scale"] is not None:
         raise TypeError(f"model: BlockGibbs expected a site without scale, got {site['scale']} at site {name!r}")

@@ -16,6 +16,7 @@ from numpyro.infer.hmc import HMCState
 
 from numpyro_ebm.infer import steps
 from numpyro_ebm.infer.adaptation import PRECONDITIONERS, Adapter
+from numpyro_ebm.infer.checks import check_positive, check_probability
 
 
 class GradientKernel(HMC):
@@ -33,15 +34,10 @@ class GradientKernel(HMC):
         target_accept_prob: float = 0.574,
         init_strategy: Callable[..., Any] = init_to_uniform,
     ) -> None:
-        name = type(self).__name__
-        if not isinstance(step_size, (int, float)) or not step_size > 0:
-            raise ValueError(f"step_size: {name} expected a positive number, got {step_size!r}")
+        check_positive("step_size", step_size)
+        check_probability("target_accept_prob", target_accept_prob)
         if preconditioner not in PRECONDITIONERS:
-            raise ValueError(f"preconditioner: {name} expected one of {PRECONDITIONERS}, got {preconditioner!r}")
-        if not 0 < target_accept_prob < 1:
-            raise ValueError(
-                f"target_accept_prob: {name} expected a number between 0 and 1, got {target_accept_prob!r}"
-            )
+            raise ValueError(f"preconditioner: expected one of {PRECONDITIONERS}, got {preconditioner!r}")
         super().__init__(
             model,
             potential_fn,

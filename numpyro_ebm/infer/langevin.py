@@ -11,8 +11,8 @@ from numpyro.infer import init_to_uniform
 from numpyro.infer.hmc import HMCState
 
 from numpyro_ebm.infer import steps
+from numpyro_ebm.infer.checks import check_positive, check_positive_int
 from numpyro_ebm.infer.kernel import GradientKernel
-from numpyro_ebm.infer.samplers import check_positive_int
 
 
 class MALA(GradientKernel):
@@ -130,8 +130,7 @@ class UnderdampedLangevin(GradientKernel):
         target_accept_prob: float = 0.9,
         init_strategy: Callable[..., Any] = init_to_uniform,
     ) -> None:
-        if not isinstance(friction, (int, float)) or not friction > 0:
-            raise ValueError(f"friction: UnderdampedLangevin expected a positive number, got {friction!r}")
+        check_positive("friction", friction)
         check_positive_int("num_leapfrog", num_leapfrog)
         super().__init__(
             model,

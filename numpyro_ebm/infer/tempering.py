@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpyro.infer import init_to_uniform
-from numpyro.infer.hmc_util import dual_averaging
 
 from numpyro_ebm.infer import steps
+from numpyro_ebm.infer.adaptation import Adaptation
+from numpyro_ebm.infer.checks import check_positive_int
 from numpyro_ebm.infer.kernel import GradientKernel
-from numpyro_ebm.infer.samplers import check_positive_int
 
 
 class TemperingState(NamedTuple):
@@ -23,8 +23,7 @@ class TemperingState(NamedTuple):
     :param z_grad: gradient of the potential energy there.
     :param potential_energy: potential energy there.
     :param replicas: all replicas as vectors, with their log-densities and scores at temperature 1.
-    :param step_size: of each replica.
-    :param averaging: state of the dual averaging.
+    :param adapt_state: what each replica has tuned, its ``step_size`` above all.
     :param accept_prob: of the cold replica's Hamiltonian move.
     :param mean_accept_prob: its mean since warm-up.
     :param swap_prob: mean probability since warm-up that neighbours exchange places, shape ``(temperatures - 1,)``.
@@ -39,8 +38,7 @@ class TemperingState(NamedTuple):
     z_grad: Any
     potential_energy: jax.Array
     replicas: steps.State
-    step_size: jax.Array
-    averaging: Any
+    adapt_state: Adaptation
     accept_prob: jax.Array
     mean_accept_prob: jax.Array
     swap_prob: jax.Array
@@ -115,7 +113,6 @@ class ParallelTempering(GradientKernel):
         betas = jnp.asarray(self._betas, position.dtype)
         every = lambda leaf: jnp.broadcast_to(leaf, betas.shape + leaf.shape)
         replicas = steps.State(every(position), every(-potential_energy), every(-ravel_pytree(gradient)[0]))
-        step_size = self._step_size / jnp.sqrt(betas)
         zero = jnp.zeros((), position.dtype)
         return TemperingState(
             i=jnp.array(0),
@@ -123,8 +120,7 @@ class ParallelTempering(GradientKernel):
             z_grad=gradient,
             potential_energy=potential_energy,
             replicas=replicas,
-            step_size=step_size,
-            averaging=jax.vmap(dual_averaging()[0])(jnp.log(10 * step_size)),
+            adapt_state=jax.vmap(self._adapter().init)(self._step_size / jnp.sqrt(betas), replicas.position),
             accept_prob=zero,
             mean_accept_prob=zero,
             swap_prob=jnp.zeros(len(betas) - 1, position.dtype),
@@ -136,11 +132,14 @@ class ParallelTempering(GradientKernel):
 
     def _sample_chain(self, state: TemperingState, model_args: Any, model_kwargs: Any) -> TemperingState:
         unravel = ravel_pytree(state.z)[1]
-        betas = jnp.asarray(self._betas, state.step_size.dtype)
+        betas = jnp.asarray(self._betas, state.adapt_state.step_size.dtype)
         rng_key, key_move, key_swap = jax.random.split(state.rng_key, 3)
         target = _Tempered(self._value_and_gradient(model_args, model_kwargs), unravel, betas)
         tempered, info = steps.hamiltonian_step(
-            key_move, target.tempered(state.replicas), target, state.step_size, self._num_leapfrog
+            key_move, target.tempered(state.replicas), target, state.adapt_state.step_size, self._num_leapfrog
+        )
+        adapt_state = jax.vmap(self._adapter().update, in_axes=(None, 0, 0, 0, 0))(
+            state.i, state.adapt_state, info.accept_prob, tempered.position, tempered.score
         )
         moved = target.untempered(tempered)
         places, swap_prob = swap_neighbours(key_swap, moved.log_density, betas, state.i)
@@ -150,7 +149,6 @@ class ParallelTempering(GradientKernel):
         came_from = came_from.at[0].set(1).at[-1].set(-1)
         count = state.i + 1
         counted = jnp.where(count <= self._num_warmup, count, count - self._num_warmup)
-        averaging, step_size = self._tune(state, info.accept_prob)
         mean = lambda before, now: before + (now - before) / counted  # begins anew after the warm-up
         return TemperingState(
             i=count,
@@ -158,8 +156,7 @@ class ParallelTempering(GradientKernel):
             z_grad=unravel(-replicas.score[0]),
             potential_energy=-replicas.log_density[0],
             replicas=replicas,
-            step_size=step_size,
-            averaging=averaging,
+            adapt_state=adapt_state,
             accept_prob=info.accept_prob[0],
             mean_accept_prob=mean(state.mean_accept_prob, info.accept_prob[0]),
             swap_prob=mean(state.swap_prob, swap_prob),
@@ -169,18 +166,11 @@ class ParallelTempering(GradientKernel):
             rng_key=rng_key,
         )
 
-    def _tune(self, state: TemperingState, accept_prob: jax.Array) -> tuple[Any, jax.Array]:
-        averaging = jax.vmap(dual_averaging()[1])(self._target_accept_prob - accept_prob, state.averaging)
-        last = state.i + 1 == self._num_warmup
-        step_size = jnp.exp(jnp.where(last, averaging[1], averaging[0])).astype(state.step_size.dtype)
-        new = averaging, step_size
-        keep = lambda now, before: jnp.where(state.i < self._num_warmup, now, before)
-        return jax.tree.map(keep, new, (state.averaging, state.step_size))
-
     def refresh(self, state: Any, model_args: Any, model_kwargs: Any) -> Any:
         """The state with the potential energies and gradients that belong to these arguments, of all replicas."""
         value_and_gradient = self._value_and_gradient(model_args, model_kwargs)
-        target = _Tempered(value_and_gradient, ravel_pytree(state.z)[1], jnp.ones_like(state.step_size))
+        ones = jnp.ones_like(state.adapt_state.step_size)
+        target = _Tempered(value_and_gradient, ravel_pytree(state.z)[1], ones)
         replicas = steps.init(target, state.replicas.position)
         cold = ravel_pytree(state.z)[1](-replicas.score[0])
         return state._replace(replicas=replicas, potential_energy=-replicas.log_density[0], z_grad=cold)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from numpyro_ebm.distributions.energy import EnergyDistribution
+from numpyro_ebm.infer.checks import check_positive_int
 from numpyro_ebm.infer.keys import require_key
-from numpyro_ebm.infer.samplers import check_positive_int
 from numpyro_ebm.objectives.criterion import Criterion
 
 

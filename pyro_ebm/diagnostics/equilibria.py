@@ -15,11 +15,10 @@ from pyro_ebm.diagnostics.fields import (
     as_points,
     check_graph,
     check_output,
-    check_positive,
     jacobian,
 )
 from pyro_ebm.distributions.tensors import pullback
-from pyro_ebm.infer.samplers import check_positive_int
+from pyro_ebm.infer.checks import check_positive, check_positive_int
 
 KINDS = ("sink", "saddle", "source", "degenerate")
 

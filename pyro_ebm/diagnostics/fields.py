@@ -15,7 +15,7 @@ import torch
 from torch.distributions import Distribution
 
 from pyro_ebm.distributions.tensors import in_function_transform, pullback
-from pyro_ebm.infer.samplers import check_positive_int
+from pyro_ebm.infer.checks import check_positive, check_positive_int
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -179,14 +179,6 @@ def check_graph(name: str, function: Function, value: torch.Tensor, output: torc
             f"{name}: expected a function that autograd can follow, got an output without a graph; is there a "
             "torch.no_grad() or detach() in it?"
         )
-
-
-def check_positive(name: str, number: Any) -> None:
-    """Refuse anything but a positive, finite number."""
-    if isinstance(number, bool) or not isinstance(number, (int, float, np.number)):
-        raise TypeError(f"{name}: expected a positive number, got {number!r}")
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name}: expected a positive number, got {number!r}")
 
 
 def jacobian(function: Function, value: torch.Tensor, create_graph: bool = False) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from pyro_ebm.diagnostics.equilibria import FixedPoints
 from pyro_ebm.diagnostics.fields import as_function, resolve
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.infer.samplers import check_positive_int
+from pyro_ebm.infer.checks import check_positive_int
 
 # Marker, colour and size of each kind of fixed point.
 _MARKERS = {

@@ -12,7 +12,8 @@ from torch.distributions import constraints
 
 from pyro_ebm.distributions.neural import CallableEnergy, captured
 from pyro_ebm.distributions.tensors import as_tensor, in_function_transform, is_concrete, pullback
-from pyro_ebm.infer.samplers import Sampler, check_positive_int
+from pyro_ebm.infer.checks import check_positive_int
+from pyro_ebm.infer.samplers import Sampler
 from pyro_ebm.infer.steps import sum_event
 
 _Network = Callable[[torch.Tensor], torch.Tensor]

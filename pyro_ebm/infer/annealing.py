@@ -8,7 +8,8 @@ import torch
 from tqdm.auto import tqdm
 
 from pyro_ebm.infer import steps
-from pyro_ebm.infer.samplers import Exact, check_positive_int
+from pyro_ebm.infer.checks import check_positive_int
+from pyro_ebm.infer.samplers import Exact
 
 _PILOT_CHAINS = 16
 _PILOT_ACCEPT, _PILOT_RATE = 0.8, 0.2  # the pilot's step size follows its mean acceptance probability

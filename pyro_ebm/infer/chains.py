@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from tqdm.auto import tqdm
 
-from pyro_ebm.infer.samplers import Exact, check_positive_int, check_sampler
+from pyro_ebm.infer.checks import check_count, check_positive_int
+from pyro_ebm.infer.samplers import Exact, check_sampler
 
 
 class ChainState(NamedTuple):
@@ -15,13 +16,13 @@ class ChainState(NamedTuple):
     :param carry: what the sampler carries along: positions of shape ``(chains, *batch_shape, *event_shape)``, or these
         with log-densities and scores.
     :param tuning: what the sampler adapted during warm-up.
-    :param generator_state: of torch's global generator (on the device of the chains).
+    :param generator_states: of torch's global generators, by device.
     :param num_drawn: draws so far.
     """
 
     carry: Any
     tuning: Any
-    generator_state: torch.Tensor
+    generator_states: dict[str, torch.Tensor]
     num_drawn: int
 
 
@@ -70,8 +71,7 @@ def run_chain(
     """
     for name, number in (("num_samples", num_samples), ("thinning", thinning), ("num_chains", num_chains)):
         check_positive_int(name, number)
-    if isinstance(num_warmup, bool) or not isinstance(num_warmup, int) or num_warmup < 0:
-        raise ValueError(f"num_warmup: expected a non-negative integer, got {num_warmup!r}")
+    check_count("num_warmup", num_warmup)
     sampler = distribution.chain if sampler is None else sampler
     if isinstance(sampler, Exact):
         raise TypeError("sampler: run_chain expected a Markov chain such as Gibbs(), got Exact()")
@@ -84,13 +84,13 @@ def run_chain(
         carry = sampler.init(target, position)
     else:
         _check_resume(target, sampler, resume, num_warmup, initial)
-        carry, tuning, generator_state, num_drawn = resume
-        _set_generator_state(target.device, generator_state)
+        carry, tuning, generators, num_drawn = resume
+        set_generator_states(generators)
     kept: list[torch.Tensor] = []
     try:
         for _ in tqdm(range(num_samples), disable=not progress, desc="sampling", unit="draw"):
             after = sampler.advance(target, carry, thinning, tuning)
-            carry, generator_state = after, _generator_state(target.device)
+            carry, generators = after, generator_states(target.device)
             kept.append(sampler.value(target, carry))
     except KeyboardInterrupt:
         if not kept:
@@ -99,7 +99,7 @@ def run_chain(
     draws = _gather(torch.stack(kept, 1), group)
     if not return_state:
         return draws
-    return draws, ChainState(carry, tuning, generator_state, num_drawn + len(kept))
+    return draws, ChainState(carry, tuning, generators, num_drawn + len(kept))
 
 
 def _start(distribution: Any, num_chains: int, initial: Any, group: Any) -> torch.Tensor:
@@ -128,19 +128,6 @@ def _check_resume(distribution: Any, sampler: Any, resume: Any, num_warmup: int,
         raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {found}")
 
 
-def _generator_state(device: torch.device) -> torch.Tensor:
-    if device.type == "cpu":
-        return torch.get_rng_state()
-    return torch.get_device_module(device).get_rng_state(device)
-
-
-def _set_generator_state(device: torch.device, state: torch.Tensor) -> None:
-    if device.type == "cpu":
-        torch.set_rng_state(state)
-    else:
-        torch.get_device_module(device).set_rng_state(state, device)
-
-
 def _share(num_chains: int, group: Any) -> slice:
     """This process's part of the chains."""
     if group is None:
@@ -159,3 +146,20 @@ def _gather(draws: torch.Tensor, group: Any) -> torch.Tensor:
     parts = [torch.empty_like(draws) for _ in range(torch.distributed.get_world_size(group))]
     torch.distributed.all_gather(parts, draws.contiguous(), group=group)
     return torch.cat(parts)
+
+
+def generator_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """States of torch's global generators that chains on a device draw from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        states[str(device)] = torch.get_device_module(device).get_rng_state(device)
+    return states
+
+
+def set_generator_states(states: dict[str, torch.Tensor]) -> None:
+    """Put the generators back."""
+    for name, state in states.items():
+        if name == "cpu":
+            torch.set_rng_state(state)
+        else:
+            torch.get_device_module(name).set_rng_state(state, name)

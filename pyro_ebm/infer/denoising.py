@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm.auto import tqdm
 
-from pyro_ebm.infer.samplers import check_positive_int
+from pyro_ebm.infer.checks import check_count, check_positive, check_positive_int
 from pyro_ebm.infer.steps import Target
 
 Denoiser = Callable[[torch.Tensor], torch.Tensor]
@@ -68,8 +68,9 @@ def walk_jump(
     True
     """
     _check_sizes(num_samples, num_warmup, thinning)
-    noise_scale, friction = _positive("noise_scale", noise_scale), _positive("friction", friction)
-    step_size = 0.5 * noise_scale if step_size is None else _positive("step_size", step_size)
+    step_size = 0.5 * noise_scale if step_size is None else step_size
+    for name, number in (("noise_scale", noise_scale), ("step_size", step_size), ("friction", friction)):
+        check_positive(name, number)
     position = _initial(initial, denoise)
     momentum = torch.randn_like(position)
     decay = math.exp(-friction * step_size / noise_scale)
@@ -128,7 +129,8 @@ def plug_and_play_langevin(
     _check_sizes(num_samples, num_warmup, thinning)
     if bounds is not None and not bounds[0] < bounds[1]:
         raise ValueError(f"bounds: expected a lower and a higher number, got {bounds!r}")
-    noise_scale, step_size = _positive("noise_scale", noise_scale), _positive("step_size", step_size)
+    check_positive("noise_scale", noise_scale)
+    check_positive("step_size", step_size)
     position, likelihood, kept = _initial(initial, denoise), Target(log_likelihood), []
     for step in tqdm(range(num_warmup + num_samples * thinning), disable=not progress, desc="sampling", unit="step"):
         with torch.no_grad():
@@ -156,14 +158,7 @@ def _initial(initial: Any, denoise: Denoiser) -> torch.Tensor:
     return position
 
 
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ValueError(f"{name}: expected a positive number, got {value!r}")
-    return float(value)
-
-
 def _check_sizes(num_samples: int, num_warmup: int, thinning: int) -> None:
     check_positive_int("num_samples", num_samples)
     check_positive_int("thinning", thinning)
-    if isinstance(num_warmup, bool) or not isinstance(num_warmup, int) or num_warmup < 0:
-        raise ValueError(f"num_warmup: expected a non-negative integer, got {num_warmup!r}")
+    check_count("num_warmup", num_warmup)

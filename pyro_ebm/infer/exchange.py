@@ -9,9 +9,9 @@ from pyro import poutine
 
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.infer import steps
-from pyro_ebm.infer.adaptation import WarmupAdaptation
 from pyro_ebm.infer.gibbs import GradientFreePotential, Unnormalized, differentiate, energy_distribution, is_reweighted
-from pyro_ebm.infer.mcmc import BatchedKernel
+from pyro_ebm.infer.kernel import BatchedKernel
+from pyro_ebm.infer.potential import Potential
 
 
 class Exchange(BatchedKernel):
@@ -71,17 +71,9 @@ class Exchange(BatchedKernel):
             target_accept_prob=target_accept_prob,
         )
 
-    def prepare(
-        self, num_chains: int, warmup_steps: int, initial_params: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> None:
-        self.cleanup()
+    def _make_potential(self, initial_params: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Potential:
         assert self.model is not None
-        self._potential = ExchangePotential(self.model, args, kwargs)
-        self.transforms = {name: site.transform for name, site in self._potential.sites.items()}
-        self._potential.verify(num_chains)
-        self._adaptation = WarmupAdaptation(
-            warmup_steps, self._step_size, self._adapt_step_size, self._target_accept_prob, self._preconditioner
-        )
+        return ExchangePotential(self.model, args, kwargs)
 
     def _step(self, chain: Any, target: Any, step_size: torch.Tensor, scale: torch.Tensor) -> tuple[Any, steps.Info]:
         proposal = chain.position + step_size[:, None] * scale * torch.randn_like(chain.position)

@@ -19,8 +19,7 @@ from torch.distributions.transforms import Transform
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.distributions.partition import IntractablePartitionError
 from pyro_ebm.infer import steps
-from pyro_ebm.infer.adaptation import WarmupAdaptation
-from pyro_ebm.infer.mcmc import BatchedKernel
+from pyro_ebm.infer.kernel import BatchedKernel
 from pyro_ebm.infer.potential import (
     MAX_TRIES,
     ModelPotential,
@@ -67,15 +66,9 @@ class BlockGibbs(BatchedKernel):
             raise TypeError(f"model: BlockGibbs expected a Pyro model, got {model!r}")
         super().__init__(model, adapt_step_size=False, preconditioner=None)
 
-    def prepare(
-        self, num_chains: int, warmup_steps: int, initial_params: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> None:
-        self.cleanup()
+    def _make_potential(self, initial_params: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Potential:
         assert self.model is not None
-        self._potential = GibbsPotential(self.model, args, kwargs)
-        self.transforms = {}
-        self._potential.verify(num_chains)
-        self._adaptation = WarmupAdaptation(warmup_steps, 1.0, False, self._target_accept_prob, None)
+        return GibbsPotential(self.model, args, kwargs)
 
     def _given(self, num_chains: int, initial_params: Mapping[str, torch.Tensor]) -> steps.State:
         for name, value in self._potential.constrain(self._potential.flatten(initial_params)).items():
@@ -161,6 +154,11 @@ class GibbsPotential(GradientFreePotential):
             self, {n: _site_of_values(node) for n, node in latent.items()}, _prototype(values), _no_score
         )
         self._check_normalisers()
+
+    @property
+    def transforms(self) -> dict[str, Any]:
+        """None: the host is to leave values as they are."""
+        return {}
 
     def swept(self, name: str, nodes: Mapping[str, Any], position: torch.Tensor) -> torch.Tensor:
         """Positions after one sweep of a site, whose distributions at ``position`` are among ``nodes``."""

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 
 from pyro_ebm.infer import steps
-from pyro_ebm.infer.mcmc import BatchedKernel, is_number
+from pyro_ebm.infer.checks import check_between, check_positive_int
+from pyro_ebm.infer.kernel import BatchedKernel
 from pyro_ebm.infer.potential import Potential
-from pyro_ebm.infer.samplers import check_positive_int
 
 
 class HMC(BatchedKernel):
@@ -54,8 +54,7 @@ class HMC(BatchedKernel):
         target_accept_prob: float = 0.8,
     ) -> None:
         check_positive_int("num_leapfrog", num_leapfrog)
-        if not is_number(jitter) or not 0 <= jitter <= 1:
-            raise ValueError(f"jitter: HMC expected a number from 0 to 1, got {jitter!r}")
+        check_between("jitter", jitter, 0, 1)
         super().__init__(
             model,
             potential_fn,

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from pyro_ebm.infer import steps
-from pyro_ebm.infer.mcmc import BatchedKernel, is_number
-from pyro_ebm.infer.potential import Potential, finite
-from pyro_ebm.infer.samplers import check_positive_int
+from pyro_ebm.infer.checks import check_positive, check_positive_int
+from pyro_ebm.infer.kernel import BatchedKernel
+from pyro_ebm.infer.potential import Potential
 
 
 class MALA(BatchedKernel):
@@ -88,8 +88,7 @@ class ULA(BatchedKernel):
         )
 
     def _step(self, chain: Any, target: Potential, step_size: torch.Tensor, scale: torch.Tensor) -> tuple[Any, Any]:
-        chain, info = steps.unadjusted_langevin_step(chain, target, step_size, scale)
-        return chain, info._replace(diverging=~finite(chain))
+        return steps.unadjusted_langevin_step(chain, target, step_size, scale)
 
 
 class UnderdampedLangevin(BatchedKernel):
@@ -126,8 +125,7 @@ class UnderdampedLangevin(BatchedKernel):
         preconditioner: str | None = "gradients",
         target_accept_prob: float = 0.9,
     ) -> None:
-        if not is_number(friction) or not friction > 0:
-            raise ValueError(f"friction: UnderdampedLangevin expected a positive number, got {friction!r}")
+        check_positive("friction", friction)
         check_positive_int("num_leapfrog", num_leapfrog)
         super().__init__(
             model,

@@ -1,230 +1,21 @@
-"""Markov chain Monte Carlo in Pyro with all chains as one batch: the kernels' base class, and the driver.
+"""Markov chain Monte Carlo in Pyro with all chains as one batch.
 
 Pyro's own :class:`pyro.infer.MCMC` runs one chain a process. Here the chains are a batch dimension of one process: a
-transition of a thousand chains costs little more than one of a single chain. A :class:`BatchedKernel` keeps the host's
-contract as well, and so runs in :class:`pyro.infer.MCMC`, one chain at a time.
+transition of a thousand chains costs little more than one of a single chain.
 """
 
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pyro.infer.mcmc.util as host
 import torch
 from pyro import poutine
-from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from tqdm.auto import tqdm
 
-from pyro_ebm.infer import steps
-from pyro_ebm.infer.adaptation import PRECONDITIONERS, AdaptationState, WarmupAdaptation
-from pyro_ebm.infer.potential import FunctionPotential, ModelPotential, Potential, finite
-from pyro_ebm.infer.samplers import check_positive_int
-
-
-class KernelState(NamedTuple):
-    """All that changes from one transition to the next; torch's generator aside, it decides how chains go on.
-
-    ``num_steps`` transitions have been made, and ``accept_prob`` is every chain's mean acceptance probability over the
-    warm-up, or over what came after.
-    """
-
-    num_steps: int
-    chain: Any
-    adaptation: AdaptationState
-    accept_prob: torch.Tensor
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain numbers and tensors."""
-        return {**self._asdict(), "chain": self.chain._asdict(), "adaptation": self.adaptation.state_dict()}
-
-    @classmethod
-    def from_state_dict(cls, state: dict[str, Any], chain_type: Any = None) -> "KernelState":
-        """The inverse of :meth:`state_dict`, for chains of a type; default: what :mod:`steps` has."""
-        kind: Any = chain_type or (steps.PhaseState if "momentum" in state["chain"] else steps.State)
-        adaptation = AdaptationState.from_state_dict(state["adaptation"])
-        return cls(**{**state, "chain": kind(**state["chain"]), "adaptation": adaptation})
-
-
-class BatchedKernel(MCMCKernel):
-    """What the kernels share: target, warm-up and bookkeeping. A member defines ``_step``.
-
-    :param model: a Pyro model with continuous latent sites; or give ``potential_fn``.
-    :param potential_fn: minus the log-density of a dict of unconstrained parameters, which have a leading chain
-        dimension, as a tensor of shape ``(chains,)``; the driver then needs ``initial_params``.
-    :param score: maps the same dict (for a model: its unconstrained sites) to a dict of the gradients of the
-        log-density, where there is a cheaper way to them than differentiation.
-    :param step_size: the first step size, a length (standard deviation).
-    :param adapt_step_size: tune it to ``target_accept_prob`` during warm-up.
-    :param preconditioner: lengths of the coordinates from warm-up: ``"gradients"``, one over the root mean square of
-        the score; ``"variances"``, the standard deviation of the positions; or ``None``.
-    :param target_accept_prob: between 0 and 1.
-    :raises ValueError: for a step size that is not positive, an unknown preconditioner, both or neither of ``model``
-        and ``potential_fn``.
-    """
-
-    def __init__(
-        self,
-        model: Callable[..., Any] | None = None,
-        potential_fn: Callable[[dict[str, torch.Tensor]], torch.Tensor] | None = None,
-        *,
-        score: Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]] | None = None,
-        step_size: float = 1.0,
-        adapt_step_size: bool = True,
-        preconditioner: str | None = "gradients",
-        target_accept_prob: float = 0.574,
-    ) -> None:
-        name = type(self).__name__
-        if (model is None) == (potential_fn is None):
-            raise ValueError(
-                f"model, potential_fn: {name} expected exactly one of them, got {model!r} and {potential_fn!r}"
-            )
-        if not is_number(step_size) or not 0 < step_size < float("inf"):
-            raise ValueError(f"step_size: {name} expected a positive number, got {step_size!r}")
-        if preconditioner not in PRECONDITIONERS:
-            raise ValueError(f"preconditioner: {name} expected one of {PRECONDITIONERS}, got {preconditioner!r}")
-        if not is_number(target_accept_prob) or not 0 < target_accept_prob < 1:
-            raise ValueError(
-                f"target_accept_prob: {name} expected a number between 0 and 1, got {target_accept_prob!r}"
-            )
-        self.model, self.potential_fn = model, potential_fn
-        self.transforms: dict[str, Any] | None = None
-        self._score_fn, self._step_size, self._adapt_step_size = score, float(step_size), adapt_step_size
-        self._preconditioner, self._target_accept_prob = preconditioner, target_accept_prob
-        self._potential: Any = None
-        self._adaptation: Any = None
-        self._initial_params: Any = None
-        self._state: KernelState | None = None
-        self._divergences: list[int] = []
-
-    # ------------------------------------------------------------------ batches of chains
-
-    _chain_type: Any = None  #: of the chains' state, where it is not one of :mod:`steps`
-
-    def _step(self, chain: Any, target: Potential, step_size: torch.Tensor, scale: torch.Tensor) -> tuple[Any, Any]:
-        """One transition of all chains, and its :class:`steps.Info`."""
-        raise NotImplementedError
-
-    def _init_chain(self, chain: steps.State) -> Any:
-        """The state of chains that start at ``chain``."""
-        return chain
-
-    def prepare(
-        self, num_chains: int, warmup_steps: int, initial_params: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> None:
-        """Build the target for these arguments, and check it; forget all earlier chains."""
-        self.cleanup()
-        if self.model is not None:
-            self._potential = ModelPotential(self.model, args, kwargs, self._score_fn)
-            self.transforms = {name: site.transform for name, site in self._potential.sites.items()}
-        else:
-            assert self.potential_fn is not None
-            self._potential = FunctionPotential(self.potential_fn, initial_params, self._score_fn)
-            self.transforms = {}
-        self._potential.verify(num_chains)
-        self._adaptation = WarmupAdaptation(
-            warmup_steps, self._step_size, self._adapt_step_size, self._target_accept_prob, self._preconditioner
-        )
-
-    def start(self, num_chains: int, initial_params: Mapping[str, torch.Tensor] | None) -> None:
-        """Put chains at ``initial_params`` (unconstrained, with a leading chain dimension), or at random points."""
-        chain = self._potential.start(num_chains) if initial_params is None else self._given(num_chains, initial_params)
-        adaptation = self._adaptation.init(chain.position)
-        self._state = KernelState(0, self._init_chain(chain), adaptation, torch.zeros_like(chain.log_density))
-
-    @torch.no_grad()
-    def advance(self) -> steps.Info:
-        """One transition of all chains; while warming up, learn from it."""
-        count, chain, adaptation, accept_prob = self.state
-        chain, info = self._step(chain, self._potential, adaptation.step_sizes, adaptation.scale)
-        adaptation = self._adaptation.update(adaptation, count, info.accept_prob, chain)
-        num_warmup = self._adaptation.num_warmup
-        done = count + 1 if count < num_warmup else count + 1 - num_warmup
-        mean = info.accept_prob if done == 1 else accept_prob + (info.accept_prob - accept_prob) / done
-        self._state = KernelState(count + 1, chain, adaptation, mean)
-        return info
-
-    @property
-    def state(self) -> KernelState:
-        """Where the chains are, and what they have learned."""
-        if self._state is None:
-            raise ValueError(f"{type(self).__name__} has no chains yet; expected setup(), or a run of MCMC, first")
-        return self._state
-
-    def restore(self, state: KernelState) -> None:
-        """Put chains where they were, and check that the target is the one they had."""
-        found = self._potential.unnormalized_log_prob(state.chain.position)
-        if not torch.allclose(found, state.chain.log_density, rtol=1e-3, atol=1e-3, equal_nan=True):
-            raise ValueError("resume: expected the model and arguments of the first run, got another log-density")
-        self._state = state
-
-    def _given(self, num_chains: int, initial_params: Mapping[str, torch.Tensor]) -> steps.State:
-        position = self._potential.flatten(initial_params)
-        if len(position) != num_chains:
-            raise ValueError(f"initial_params: expected {num_chains} chains as leading dimension, got {len(position)}")
-        chain = steps.init(self._potential, position)
-        if not finite(chain).all():
-            bad = (~finite(chain)).nonzero()[:, 0].tolist()
-            raise ValueError(f"initial_params: expected a finite log-density and score, which chains {bad} do not have")
-        return chain
-
-    # ------------------------------------------------------------------ the host's contract, for one chain
-
-    @property
-    def initial_params(self) -> Any:
-        """Unconstrained starting values of one chain."""
-        return self._initial_params
-
-    @initial_params.setter
-    def initial_params(self, params: Any) -> None:
-        self._initial_params = params
-
-    def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
-        """Start one chain: at ``initial_params`` if they have been set, else at a random point."""
-        given = self._initial_params and {name: torch.as_tensor(v)[None] for name, v in self._initial_params.items()}
-        self.prepare(1, warmup_steps, given, args, kwargs)
-        self.start(1, given)
-        self._initial_params = self._single()
-
-    def sample(self, params: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """One transition of one chain from ``params``, which are unconstrained, as is the result."""
-        position = self._potential.flatten({name: value[None] for name, value in params.items()}, "params")
-        if not torch.equal(position, self.state.chain.position):
-            self._state = self.state._replace(chain=self._init_chain(steps.init(self._potential, position)))
-        draw = self.state.num_steps - self._adaptation.num_warmup
-        if self.advance().diverging.item() and draw >= 0:
-            self._divergences.append(draw)
-        return self._single()
-
-    def cleanup(self) -> None:
-        """Forget the chains, and the values they started from."""
-        self._potential = self._adaptation = self._initial_params = self._state = None
-        self._divergences = []
-
-    def end_warmup(self) -> None:
-        """Freeze what has been learned, if that has not happened already."""
-        state = self.state
-        if state.num_steps < self._adaptation.num_warmup:
-            self._state = state._replace(adaptation=self._adaptation.finish(state.adaptation))
-            self._adaptation = WarmupAdaptation(
-                state.num_steps, self._step_size, self._adapt_step_size, self._target_accept_prob, self._preconditioner
-            )
-
-    def logging(self) -> OrderedDict[str, str]:
-        """Step size and mean acceptance probability so far."""
-        return OrderedDict(
-            [
-                ("step size", f"{self.state.adaptation.step_size:.2e}"),
-                ("acc. prob", f"{self.state.accept_prob.mean().item():.3f}"),
-            ]
-        )
-
-    def diagnostics(self) -> dict[str, Any]:
-        """Numbers of the draws that diverged, and the mean acceptance probability."""
-        return {"divergences": self._divergences, "acceptance rate": self.state.accept_prob.mean().item()}
-
-    def _single(self) -> dict[str, torch.Tensor]:
-        return {name: value[0] for name, value in self._potential.unflatten(self.state.chain.position).items()}
+from pyro_ebm.infer.chains import generator_states, set_generator_states
+from pyro_ebm.infer.checks import check_count, check_positive_int
+from pyro_ebm.infer.kernel import BatchedKernel, KernelState
 
 
 class _Snapshot(NamedTuple):
@@ -232,15 +23,6 @@ class _Snapshot(NamedTuple):
 
     kernel: KernelState
     generators: dict[str, torch.Tensor]
-
-
-class _Draw(NamedTuple):
-    """What is kept of a transition, for all chains."""
-
-    position: torch.Tensor
-    accept_prob: torch.Tensor
-    diverging: torch.Tensor
-    potential_energy: torch.Tensor
 
 
 class BatchedMCMC:
@@ -289,12 +71,11 @@ class BatchedMCMC:
         check_positive_int("num_samples", num_samples)
         check_positive_int("num_chains", num_chains)
         warmup_steps = num_samples if warmup_steps is None else warmup_steps
-        if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 0:
-            raise ValueError(f"warmup_steps: expected a non-negative integer, got {warmup_steps!r}")
+        check_count("warmup_steps", warmup_steps)
         self.kernel, self.num_samples, self.warmup_steps = kernel, num_samples, warmup_steps
         self.num_chains, self.initial_params, self.disable_progbar = num_chains, initial_params, disable_progbar
         self._snapshot: _Snapshot | None = None
-        self._draws: list[_Draw] = []
+        self._draws: list[dict[str, torch.Tensor]] = []
 
     # ------------------------------------------------------------------ running
 
@@ -304,7 +85,7 @@ class BatchedMCMC:
         with poutine.block():
             self.kernel.prepare(self.num_chains, self.warmup_steps, self.initial_params, args, kwargs)
             self.kernel.start(self.num_chains, self.initial_params)
-            self._snapshot = _Snapshot(self.kernel.state, _generators(self.kernel.state))
+            self._snapshot = _Snapshot(self.kernel.state, generator_states(self.kernel.state.chain.position.device))
             self._continue()
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
@@ -316,7 +97,7 @@ class BatchedMCMC:
         with poutine.block():
             self.kernel.prepare(self.num_chains, self.warmup_steps, self.initial_params, args, kwargs)
             self.kernel.restore(snapshot.kernel)
-            _set_generators(snapshot.generators)
+            set_generator_states(snapshot.generators)
             self._continue()
 
     def _continue(self) -> None:
@@ -342,9 +123,10 @@ class BatchedMCMC:
         info = self.kernel.advance()
         state = self.kernel.state
         if index >= self.warmup_steps:
-            energy = -state.chain.log_density
-            self._draws.append(_Draw(state.chain.position, info.accept_prob, info.diverging, energy))
-        self._snapshot = _Snapshot(state, _generators(state))  # the draw counts from here on
+            fields = {"accept_prob": info.accept_prob, "diverging": info.diverging}
+            fields |= {"potential_energy": -state.chain.log_density, **self.kernel.extra_fields}
+            self._draws.append({"position": state.chain.position, **fields})
+        self._snapshot = _Snapshot(state, generator_states(state.chain.position.device))  # the draw counts from here on
 
     @property
     def _num_draws(self) -> int:
@@ -357,11 +139,12 @@ class BatchedMCMC:
 
     # ------------------------------------------------------------------ results
 
-    def _stacked(self) -> _Draw:
+    def _stacked(self) -> dict[str, torch.Tensor]:
         """What was drawn, with the dimensions ``(chain, draw)`` in front."""
         if not self._num_draws:
             raise ValueError("BatchedMCMC has no draws yet; expected run() first")
-        return _Draw(*(torch.stack(field, 1) for field in zip(*self._draws[: self._num_draws], strict=True)))
+        draws = self._draws[: self._num_draws]
+        return {name: torch.stack([draw[name] for draw in draws], 1) for name in draws[0]}
 
     @torch.no_grad()
     def get_samples(self, group_by_chain: bool = False) -> dict[str, torch.Tensor]:
@@ -372,13 +155,15 @@ class BatchedMCMC:
         draws = self._stacked()
         if self.kernel._potential is None:
             raise ValueError("get_samples: expected resume() first: a loaded state does not know the model's arguments")
-        samples = self.kernel._potential.constrain(draws.position)
+        samples = self.kernel._potential.constrain(draws["position"])
         return host.select_samples(samples, group_by_chain=group_by_chain)
 
     def get_extra_fields(self) -> dict[str, torch.Tensor]:
-        """``accept_prob``, ``diverging`` and ``potential_energy`` of every draw, each ``(chain, draw)``."""
-        fields = self._stacked()._asdict()
-        return {name: fields[name] for name in ("accept_prob", "diverging", "potential_energy")}
+        """``accept_prob``, ``diverging`` and ``potential_energy`` of every draw, each ``(chain, draw)``.
+
+        :class:`pyro_ebm.infer.tempering.ParallelTempering` adds ``swap_prob`` and ``round_trips``.
+        """
+        return {name: field for name, field in self._stacked().items() if name != "position"}
 
     def diagnostics(self) -> dict[str, Any]:
         """Effective sample size ``n_eff`` and ``r_hat`` of every site; divergences and acceptance rates of the chains.
@@ -404,7 +189,7 @@ class BatchedMCMC:
         draws = self._stacked()
         return [
             {"divergences": diverging.nonzero()[:, 0].tolist(), "acceptance rate": rate}
-            for diverging, rate in zip(draws.diverging, draws.accept_prob.mean(1).tolist(), strict=True)
+            for diverging, rate in zip(draws["diverging"], draws["accept_prob"].mean(1).tolist(), strict=True)
         ]
 
     # ------------------------------------------------------------------ state
@@ -416,7 +201,7 @@ class BatchedMCMC:
             **self._identity(),
             "kernel": snapshot.kernel.state_dict(),
             "generators": snapshot.generators,
-            "draws": self._stacked()._asdict() if self._num_draws else {},
+            "draws": self._stacked() if self._num_draws else {},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -429,8 +214,9 @@ class BatchedMCMC:
                 raise ValueError(f"state_dict: expected one with {name}={expected!r}, got {state[name]!r}")
         kernel_state = KernelState.from_state_dict(state["kernel"], self.kernel._chain_type)
         self._snapshot = _Snapshot(kernel_state, state["generators"])
-        fields = [state["draws"][name].unbind(1) for name in _Draw._fields] if state["draws"] else []
-        self._draws = [_Draw(*draw) for draw in zip(*fields, strict=True)]
+        fields = {name: field.unbind(1) for name, field in state["draws"].items()}
+        num_draws = len(next(iter(fields.values()), ()))
+        self._draws = [{name: field[draw] for name, field in fields.items()} for draw in range(num_draws)]
         self.kernel.cleanup()
 
     def _identity(self) -> dict[str, Any]:
@@ -439,25 +225,3 @@ class BatchedMCMC:
             "num_chains": self.num_chains,
             "warmup_steps": self.warmup_steps,
         }
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is an int or a float, and not a bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _generators(state: KernelState) -> dict[str, torch.Tensor]:
-    """States of torch's generators that the chains draw from."""
-    device = state.chain.position.device
-    states = {"cpu": torch.get_rng_state()}
-    if device.type != "cpu":
-        states[str(device)] = torch.get_device_module(device).get_rng_state(device)
-    return states
-
-
-def _set_generators(states: Mapping[str, torch.Tensor]) -> None:
-    for name, state in states.items():
-        if name == "cpu":
-            torch.set_rng_state(state)
-        else:
-            torch.get_device_module(name).set_rng_state(state, name)

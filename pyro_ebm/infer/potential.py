@@ -50,6 +50,11 @@ class Potential(steps.Target):
         self.sites, self._prototype, self._score_fn = sites, prototype, score
         self._sizes = [torch.Size(site.unconstrained_shape).numel() for site in sites.values()]
 
+    @property
+    def transforms(self) -> dict[str, Any]:
+        """From constrained to unconstrained values, by site, as the host wants them."""
+        return {name: site.transform for name, site in self.sites.items()}
+
     def unflatten(self, position: torch.Tensor) -> dict[str, torch.Tensor]:
         """Unconstrained sites of shape ``(*batch, *unconstrained_shape)`` from positions ``(*batch, D)``."""
         parts = zip(self.sites.items(), position.split(self._sizes, -1), strict=True)

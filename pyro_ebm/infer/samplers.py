@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 
 from pyro_ebm.infer import steps
+from pyro_ebm.infer.checks import check_positive, check_positive_int, check_probability
 
 
 @runtime_checkable
@@ -137,12 +138,9 @@ class Hamiltonian:
     def __post_init__(self) -> None:
         check_positive_int("num_steps", self.num_steps)
         check_positive_int("num_leapfrog", self.num_leapfrog)
-        if self.step_size is not None and not (isinstance(self.step_size, (int, float)) and self.step_size > 0):
-            raise ValueError(
-                f"step_size: {type(self).__name__} expected a positive number or None, got {self.step_size!r}"
-            )
-        if not 0 < self.target_accept < 1:
-            raise ValueError(f"target_accept: expected a number between 0 and 1, got {self.target_accept!r}")
+        if self.step_size is not None:
+            check_positive("step_size", self.step_size)
+        check_probability("target_accept", self.target_accept)
 
     def check(self, distribution: Any) -> None:
         if distribution.is_discrete:
@@ -220,12 +218,6 @@ class Langevin(Hamiltonian):
     num_leapfrog: int = dataclasses.field(default=1, init=False)
     target_accept: float = 0.574
     jitter: ClassVar[float] = 0.0
-
-
-def check_positive_int(name: str, value: Any) -> None:
-    """Refuse anything but a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
 
 
 @torch.no_grad()

@@ -15,9 +15,9 @@ from pyro.ops.dual_averaging import DualAveraging
 
 from pyro_ebm.infer import steps
 from pyro_ebm.infer.adaptation import MAX_HALVINGS, STUCK, AdaptationState, WarmupAdaptation
-from pyro_ebm.infer.mcmc import BatchedKernel
+from pyro_ebm.infer.checks import check_positive_int
+from pyro_ebm.infer.kernel import BatchedKernel
 from pyro_ebm.infer.potential import Potential
-from pyro_ebm.infer.samplers import check_positive_int
 
 
 class TemperingState(NamedTuple):
@@ -60,8 +60,8 @@ class ParallelTempering(BatchedKernel):
     al. 2022). The states that MCMC collects are those of the replica at ``beta = 1``, and so are ``accept_prob``,
     ``diverging`` and ``potential_energy``.
 
-    After a run of :class:`pyro_ebm.infer.mcmc.BatchedMCMC`, ``swap_prob`` (below about 0.2 put more temperatures there)
-    and ``round_trips`` tell of the draws; :meth:`pyro.infer.MCMC.diagnostics` has them too.
+    The extra fields of :class:`pyro_ebm.infer.mcmc.BatchedMCMC` have ``swap_prob`` (below about 0.2 put more
+    temperatures there) and ``round_trips`` up to each draw; :meth:`pyro.infer.MCMC.diagnostics` has them too.
 
     :param model: a Pyro model that vectorises, also for a single chain; or give ``potential_fn``.
     :param potential_fn: minus the log-density of a dict of unconstrained parameters with a leading batch dimension,
@@ -120,9 +120,13 @@ class ParallelTempering(BatchedKernel):
             self._potential.verify(num_chains * len(self._betas))
         except ValueError as error:
             raise ValueError(f"{error} ParallelTempering counts {len(self._betas)} replicas per chain.") from error
-        self._adaptation = TemperingAdaptation(
-            warmup_steps, self._step_size, True, self._target_accept_prob, None, self._betas
-        )
+
+    def _make_adaptation(self, num_warmup: int) -> "TemperingAdaptation":
+        return TemperingAdaptation(num_warmup, self._step_size, True, self._target_accept_prob, None, self._betas)
+
+    @property
+    def extra_fields(self) -> dict[str, torch.Tensor]:
+        return {"swap_prob": self.swap_prob, "round_trips": self.round_trips}
 
     def _init_chain(self, chain: steps.State) -> TemperingState:
         num_chains, num_replicas = len(chain.position), len(self._betas)

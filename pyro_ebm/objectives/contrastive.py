@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.infer.samplers import check_positive_int
+from pyro_ebm.infer.checks import check_positive_int
 from pyro_ebm.objectives.criterion import Criterion
 
 

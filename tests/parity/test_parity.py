@@ -92,8 +92,8 @@ def test_both_packages_have_the_same_public_names():
     for name in ("diagnostics", "distributions", "infer", "objectives"):
         batched = {"HMC", "NUTS", "BatchedMCMC"} if name == "infer" else set()  # NumPyro's own run batches of chains
         assert set(getattr(first, name).__all__) == set(getattr(second, name).__all__) - batched
-    # random numbers are NumPyro's alone, and so is a host's kernel to build on
-    only_numpyro = {"infer.keys", "infer.threefry", "infer.kernel"}
+    # random numbers are NumPyro's alone
+    only_numpyro = {"infer.keys", "infer.threefry"}
     # JAX converts and broadcasts by itself, and NumPyro's MCMC runs batches of chains
     only_pyro = {"distributions.tensors", "infer.mcmc", "infer.hamiltonian", "infer.potential"}
 
@@ -105,10 +105,10 @@ def test_both_packages_have_the_same_public_names():
 
 
 HOST_ARGUMENTS = {"rng_key", "key", "intermediates", "_instance", "init_strategy", "devices", "group", "seed"}
-HOST_ARGUMENTS |= {"key_data", "generator_state"}  # of a ChainState
+HOST_ARGUMENTS |= {"key_data", "generator_states"}  # of a ChainState
 KERNELS = {"MALA", "ULA", "UnderdampedLangevin", "BlockGibbs", "ParallelTempering", "Exchange"}
 HOST_MEMBERS = {
-    *("key_data", "generator_state", "seed"),
+    *("key_data", "generator_states", "seed"),
     *("tree_flatten", "tree_unflatten", "gather_pytree_data_fields", "gather_pytree_aux_fields", "rng_key"),
     *("pytree_data_fields", "pytree_aux_fields", "validate_args", "has_rsample", "has_enumerate_support"),
     *(

@@ -420,7 +420,7 @@ def test_repeated_runs_do_not_recompile():
 BAD = [
     (lambda: MALA(), ValueError, "model"),
     (lambda: MALA(lambda: None, step_size=0.0), ValueError, "step_size"),
-    (lambda: MALA(lambda: None, step_size="1"), ValueError, "step_size"),
+    (lambda: MALA(lambda: None, step_size="1"), TypeError, "^step_size: expected a positive number"),
     (lambda: MALA(lambda: None, preconditioner="adam"), ValueError, "preconditioner"),
     (lambda: MALA(lambda: None, target_accept_prob=1.0), ValueError, "target_accept_prob"),
     (lambda: ULA(lambda: None), TypeError, "step_size"),

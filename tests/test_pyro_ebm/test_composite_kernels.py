@@ -496,8 +496,9 @@ def test_progress_shows_plain_numbers(kind):
 def test_batched_mcmc_has_its_fields_and_diagnostics(kind):
     make_kernel, args = KERNELS[kind]
     mcmc = run(make_kernel(), 6, 3, *args, num_chains=4)
-    for values in mcmc.get_extra_fields().values():
-        assert values.shape == (4, 6)
+    for name, values in mcmc.get_extra_fields().items():
+        assert values.shape[:2] == (4, 6)
+        assert values.dim() == (3 if name == "swap_prob" else 2)  # one for each pair of temperatures
     (draws,) = mcmc.get_samples(group_by_chain=True).values()
     assert draws.shape[:2] == (4, 6)
     assert list(mcmc.diagnostics()["acceptance rate"]) == [f"chain {index}" for index in range(4)]
@@ -619,8 +620,8 @@ BAD = [
     (lambda: ParallelTempering(empty, inverse_temperatures=[1.0, 0.0]), ValueError, "inverse_temperatures"),
     (lambda: ParallelTempering(empty, num_leapfrog=0), ValueError, "num_leapfrog: expected a positive integer"),
     (lambda: ParallelTempering(), ValueError, "model, potential_fn: ParallelTempering expected exactly one"),
-    (lambda: ParallelTempering(empty, step_size=0.0), ValueError, "step_size: ParallelTempering"),
-    (lambda: ParallelTempering(empty, target_accept_prob=1), ValueError, "target_accept_prob: ParallelTempering"),
+    (lambda: ParallelTempering(empty, step_size=0.0), ValueError, "step_size: expected a positive number"),
+    (lambda: ParallelTempering(empty, target_accept_prob=1), ValueError, "target_accept_prob: expected a number between"),
     (lambda: run(ParallelTempering(summed_over_chains), 1, 1, num_chains=1), ValueError, "counts 8 replicas per chain"),
     (lambda: BlockGibbs(None), TypeError, "model: BlockGibbs expected a Pyro model, got None"),
     (lambda: run(BlockGibbs(empty), 1, 1), ValueError, "BlockGibbs expected at least one latent site"),
@@ -640,7 +641,7 @@ BAD = [
         "initial_params: expected values of site 'v' inside",
     ),
     (lambda: Exchange(empty, preconditioner="gradients"), ValueError, "preconditioner: Exchange expected 'variances'"),
-    (lambda: Exchange(empty, step_size=-1.0), ValueError, "step_size: Exchange expected a positive number"),
+    (lambda: Exchange(empty, step_size=-1.0), ValueError, "step_size: expected a positive number"),
     (lambda: run(Exchange(constrained_model), 1, 1, DATA[:, 0]), TypeError, "observed energy distribution, got none"),
     (lambda: run(Exchange(scaled_data), 1, 1, DATA), TypeError, "scale=0.5 at site 'v'"),
     (lambda: run(Exchange(latent_machine), 1, 1, DATA), IntractablePartitionError, "partition"),
