@@ -12,10 +12,10 @@ except ImportError as error:
 from pyro_ebm import infer  # first: its kernels need distributions, and these its samplers
 
 # isort: split
-from pyro_ebm import diagnostics, distributions, objectives
+from pyro_ebm import diagnostics, distributions, objectives, variational
 from pyro_ebm.distributions import *  # noqa: F403
 from pyro_ebm.distributions import __all__ as _distribution_names
 
 __version__ = "0.1.0"
 
-__all__ = ["diagnostics", "distributions", "infer", "objectives", *_distribution_names]
+__all__ = ["diagnostics", "distributions", "infer", "objectives", "variational", *_distribution_names]

@@ -621,7 +621,11 @@ BAD = [
     (lambda: ParallelTempering(empty, num_leapfrog=0), ValueError, "num_leapfrog: expected a positive integer"),
     (lambda: ParallelTempering(), ValueError, "model, potential_fn: ParallelTempering expected exactly one"),
     (lambda: ParallelTempering(empty, step_size=0.0), ValueError, "step_size: expected a positive number"),
-    (lambda: ParallelTempering(empty, target_accept_prob=1), ValueError, "target_accept_prob: expected a number between"),
+    (
+        lambda: ParallelTempering(empty, target_accept_prob=1),
+        ValueError,
+        "target_accept_prob: expected a number between",
+    ),
     (lambda: run(ParallelTempering(summed_over_chains), 1, 1, num_chains=1), ValueError, "counts 8 replicas per chain"),
     (lambda: BlockGibbs(None), TypeError, "model: BlockGibbs expected a Pyro model, got None"),
     (lambda: run(BlockGibbs(empty), 1, 1), ValueError, "BlockGibbs expected at least one latent site"),

@@ -1,0 +1,140 @@
+"""Variational autoencoders as a model and a guide."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from numpyro_ebm.variational.latent import LatentModel, Network
+
+
+class VAE(LatentModel):
+    r"""A variational autoencoder (Kingma & Welling 2014; Rezende, Mohamed & Wierstra 2014).
+
+    .. math::
+
+        \log p(x) \ge E_{q(z \mid x)} \log p(x \mid z) - \mathrm{KL}(q(z \mid x) \,\|\, p(z))
+
+    ``model`` is the generative model itself, so it also serves ``Predictive``, HMC and NUTS over z, and importance
+    sampling; ``guide`` is q(z | x). With a ``kl_weight`` (beta) or ``free_bits`` (lambda), ``Trace_ELBO`` optimises
+
+    .. math::
+
+        E_{q(z \mid x)} \log p(x \mid z) - \beta \sum_d \max(\lambda, \overline{\mathrm{KL}_d})
+
+    for each datum, where each dimension's KL is averaged over the data of the plate, a minibatch if it is one; without
+    free bits it is the datum's own KL. This is not the ELBO, and for beta below 1 **no lower bound on the
+    log-likelihood**. Its KL is the closed form where the prior is normal, else a Monte Carlo estimate. Such a guide is
+    for SVI only: importance weights would include the factor.
+
+    :param encoder: a network that maps one datum to the parameters of ``q(z | x)``: ``latent_size`` locations, then as
+        many log standard deviations; or, for ``covariance="full"``, the ``latent_size * (latent_size + 1) / 2``
+        entries, row by row, of the lower-triangular factor of the covariance, whose diagonal goes through exp. A
+        flax.nnx or equinox module, a ``jax.tree_util.Partial``, any callable pytree: its floating-point arrays are
+        learned.
+    :param decoder: a network that maps one latent vector of shape ``(latent_size,)`` to raw parameters of the
+        likelihood.
+    :param latent_size: number of latent variables.
+    :param prior: ``"standard"`` for N(0, I), or one of :mod:`numpyro_ebm.variational.priors`.
+    :param likelihood: ``"bernoulli"`` (logits; data are zeros and ones), ``"continuous_bernoulli"`` (logits; data in
+        [0, 1]), a positive number (Normal with this standard deviation), ``"normal"`` (the decoder returns a pair,
+        locations and log standard deviations, or the locations alone beside one learned standard deviation, the
+        parameter site ``<name>.scale``), or a function from the decoder's output to a distribution.
+    :param covariance: of the encoder, ``"diagonal"`` or ``"full"``.
+    :param kl_weight: weight of the KL term, at least 0 (Higgins et al. 2017). To anneal it (Bowman et al. 2016), give
+        ``kl_weight`` to ``model`` and ``guide`` in each step.
+    :param free_bits: least KL in nats, averaged over the data, that each latent dimension is charged (Kingma et al.
+        2016), for diagonal covariance and a normal prior.
+    :param name: start of the names of parameter sites.
+    :raises TypeError: for networks that are not callable, or an unknown prior or likelihood.
+    :raises ValueError: for sizes, weights or names out of range; on use, for shapes that do not fit and data outside
+        the likelihood's support (under ``jax.jit`` data cannot be looked at).
+
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro.infer import SVI, Trace_ELBO
+    >>> from numpyro.optim import Adam
+    >>> from numpyro_ebm.variational import VAE
+    >>> linear = lambda weights, x: x @ weights
+    >>> encoder = jax.tree_util.Partial(linear, jnp.full((3, 2), 0.1))
+    >>> decoder = jax.tree_util.Partial(linear, jnp.full((1, 3), 0.1))
+    >>> vae = VAE(encoder, decoder, 1)
+    >>> x = jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> result = SVI(vae.model, vae.guide, Adam(0.1), Trace_ELBO()).run(jax.random.key(0), 5, x, progress_bar=False)
+    >>> vae.with_parameters(result.params).reconstruct(x).shape
+    (2, 3)
+    """
+
+    def __init__(
+        self,
+        encoder: Network,
+        decoder: Network,
+        latent_size: int,
+        *,
+        prior: Any = "standard",
+        likelihood: Any = "bernoulli",
+        covariance: str = "diagonal",
+        kl_weight: float = 1.0,
+        free_bits: float = 0.0,
+        name: str = "vae",
+    ) -> None:
+        super().__init__(encoder, decoder, latent_size, prior, likelihood, covariance, kl_weight, free_bits, name)
+
+    def model(
+        self, x: Any = None, size: int | None = None, subsample_size: int | None = None, *, kl_weight: Any = None
+    ) -> Any:
+        """The generative model.
+
+        :param x: data, shape ``(N, *event_shape)``; ``None`` draws ``size`` of them.
+        :param size: of the plate; default N. A larger one says that ``x`` is a minibatch of so many data, by which
+            its terms are scaled.
+        :param subsample_size: draw so many of ``x`` at random instead, scaled likewise.
+        :param kl_weight: overrides the constructor's; give the same to model and guide. May be traced.
+        :return: the data of the plate.
+        """
+        return self._model(x, None, size, subsample_size, kl_weight)
+
+    def guide(
+        self, x: Any, size: int | None = None, subsample_size: int | None = None, *, kl_weight: Any = None
+    ) -> Any:
+        """The encoder as a guide, with the arguments of :meth:`model`.
+
+        :return: z, shape ``(N, latent_size)``.
+        """
+        return self._guide(x, None, size, subsample_size, kl_weight)
+
+    def encode(self, x: Any) -> dist.Distribution:
+        """The distribution q(z | x), batch shape ``(N,)``.
+
+        :param x: shape ``(N, *event_shape)``.
+        """
+        return self._encode(x)
+
+    def decode(self, z: Any) -> dist.Distribution:
+        """The distribution p(x | z), batch shape ``(...)``.
+
+        :param z: shape ``(..., latent_size)``.
+        """
+        return self._decode(z)
+
+    def reconstruct(self, x: Any) -> jax.Array:
+        """The mean of p(x | z) at the mean of q(z | x), shape of ``x``."""
+        posterior: Any = self._encode(x)
+        likelihood: Any = self._decode(posterior.mean)
+        return likelihood.mean
+
+    def sample(self, shape: tuple[int, ...] = (), *, rng_key: Any = None) -> jax.Array:
+        """Data from the prior through the decoder, with the likelihood's noise.
+
+        :param shape: leading dimensions.
+        :param rng_key: a JAX PRNG key; ``None`` draws one from the seeded model around it.
+        :return: shape ``(*shape, *event_shape)``.
+        """
+        return self._sample(shape, None, rng_key)
+
+    def log_prior(self, z: Any) -> jax.Array:
+        """Log-density of the prior, without its normaliser and guarded where that is unknown.
+
+        :param z: shape ``(..., latent_size)``.
+        """
+        return self._prior().log_prob(jnp.asarray(z))
