@@ -11,12 +11,12 @@ the field ``r(x) - x`` it is refused, because no causal field is a gradient. The
 covariance.
 """
 
-import argparse
-import importlib
 import pathlib
 import time
 
 import numpy as np
+
+import command_line
 
 NUM_TEST = 297
 NOISE = 0.15  # standard deviation added to grey levels, which pile up at 0, as a fraction of the range
@@ -63,16 +63,8 @@ def plot(path: pathlib.Path, test: np.ndarray, draws: np.ndarray, gaps: np.ndarr
     figure.savefig(path, dpi=130)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", choices=("numpyro", "pyro"), default="numpyro")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="a few epochs: does it run?")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    options = parser.parse_args()
-    half = importlib.import_module(f"causal_transformer_{options.backend}")
-    options.out.mkdir(parents=True, exist_ok=True)
+def main(arguments: list[str] | None = None) -> None:
+    options, half = command_line.parse("causal_transformer", __doc__, arguments)
     train, test = digits(options.seed)
     start = time.perf_counter()
     model = half.learn(train, num_epochs=2 if options.quick else 40, seed=options.seed, progress=not options.quiet)

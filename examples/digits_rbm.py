@@ -13,10 +13,8 @@
 What depends on the backend is in ``digits_rbm_numpyro.py`` and ``digits_rbm_pyro.py``, which mirror each other.
 """
 
-import argparse
 import contextlib
 import dataclasses
-import importlib
 import pathlib
 import time
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+import command_line
 import datasets
 import digits_rbm_plots as plots
 
@@ -178,7 +177,6 @@ class Program:
 
     def run(self) -> None:
         """All steps, then the pictures that need several of them, then the table."""
-        self.out.mkdir(parents=True, exist_ok=True)
         with self.timed("training"):
             self.rbm = self.backend.train(
                 self.train_digits,
@@ -284,18 +282,11 @@ class Program:
 
 def main(arguments: list[str] | None = None) -> Program:
     """Parse the command line and run the program."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--backend", choices=("numpyro", "pyro"), default="numpyro")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out"), help="folder of the pictures")
-    parser.add_argument("--epochs", type=int, help="passes over the training digits")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="a smoke test of a few seconds: poor digits, all pictures")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars, only the table")
-    options = parser.parse_args(arguments)
+    add = lambda parser: parser.add_argument("--epochs", type=int, help="passes over the training digits")
+    options, backend = command_line.parse("digits_rbm", __doc__, arguments, add)
     settings = QUICK if options.quick else FULL[options.backend]
     if options.epochs is not None:
         settings = dataclasses.replace(settings, num_epochs=options.epochs)
-    backend = importlib.import_module(f"digits_rbm_{options.backend}")
     program = Program(backend, settings, options.out, options.seed, progress=not options.quiet)
     program.run()
     return program

@@ -17,13 +17,13 @@ what is to be inferred: the posterior is doubly intractable wherever Z is.
 What depends on the backend is in ``doubly_intractable_numpyro.py`` and ``doubly_intractable_pyro.py``.
 """
 
-import argparse
-import importlib
 import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+import command_line
 
 WEIGHT, HIDDEN_BIAS, PRIOR_SCALE, NUM_OBSERVATIONS = 1.8, -1.0, 2.0, 30
 
@@ -77,17 +77,9 @@ def draw(path: pathlib.Path, grid: np.ndarray, density: np.ndarray, draws: dict[
 
 def main(arguments: list[str] | None = None) -> dict[str, Summary]:
     """Parse the command line and run the program."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--backend", choices=("numpyro", "pyro"), default="numpyro")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out"), help="folder of the picture")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="fewer draws")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    options = parser.parse_args(arguments)
-    backend: Any = importlib.import_module(f"doubly_intractable_{options.backend}")
+    options, backend = command_line.parse("doubly_intractable", __doc__, arguments)
     sizes = {"num_chains": 20, "num_warmup": 200, "num_samples": 200} if options.quick else {}
     sizes = {"num_chains": 100, "num_warmup": 500, "num_samples": 1000} | sizes
-    options.out.mkdir(parents=True, exist_ok=True)
 
     rng = np.random.default_rng(options.seed)
     active = rng.random((NUM_OBSERVATIONS, 1)) < 1 / (1 + np.exp(-HIDDEN_BIAS - 0.5 * WEIGHT**2))

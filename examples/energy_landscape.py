@@ -16,10 +16,8 @@ What depends on the backend is in ``energy_landscape_numpyro.py`` and ``energy_l
 other.
 """
 
-import argparse
 import contextlib
 import dataclasses
-import importlib
 import pathlib
 import time
 from collections.abc import Iterator
@@ -29,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
+import command_line
 import datasets
 import energy_landscape_plots as plots
 
@@ -140,7 +139,6 @@ class Program:
 
     def run(self) -> None:
         """All steps, then the picture, then the tables."""
-        self.out.mkdir(parents=True, exist_ok=True)
         self.references()
         with self.timed("training"):
             for name in self.backend.MODELS:
@@ -258,14 +256,7 @@ class Program:
 
 def main(arguments: list[str] | None = None) -> Program:
     """Parse the command line and run the program."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--backend", choices=("numpyro", "pyro"), default="numpyro")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out"), help="folder of the picture")
-    parser.add_argument("--quick", action="store_true", help="a much smaller run, to see that everything works")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parsed = parser.parse_args(arguments)
-    backend = importlib.import_module(f"energy_landscape_{parsed.backend}")
+    parsed, backend = command_line.parse("energy_landscape", __doc__, arguments)
     settings = QUICK if parsed.quick else FULL[parsed.backend]
     program = Program(backend, settings, parsed.out, parsed.seed, not parsed.quiet)
     program.run()

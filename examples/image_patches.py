@@ -21,10 +21,8 @@
 What depends on the backend is in ``image_patches_numpyro.py`` and ``image_patches_pyro.py``, which mirror each other.
 """
 
-import argparse
 import contextlib
 import dataclasses
-import importlib
 import itertools
 import pathlib
 import time
@@ -33,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+import command_line
 import datasets
 import image_patches_plots as plots
 
@@ -198,7 +197,6 @@ class Program:
 
     def run(self) -> None:
         """Both families, then the pictures, then the table."""
-        self.out.mkdir(parents=True, exist_ok=True)
         for family in FAMILIES:
             self.results[family] = self.study(family)
         self.controls = {
@@ -286,14 +284,7 @@ class Program:
 
 def main(arguments: list[str] | None = None) -> Program:
     """Parse the command line and run the program."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--backend", choices=("numpyro", "pyro"), default="numpyro")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out"), help="folder of the pictures")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="a smoke test of seconds: no filters yet, all pictures")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars, only the table")
-    options = parser.parse_args(arguments)
-    backend = importlib.import_module(f"image_patches_{options.backend}")
+    options, backend = command_line.parse("image_patches", __doc__, arguments)
     settings = QUICK if options.quick else Settings()
     program = Program(backend, settings, options.out, options.seed, progress=not options.quiet)
     program.run()
