@@ -39,6 +39,8 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/scores.py
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/partition.py
+	$(BIN)/python benchmarks/vae.py
+	$(BIN)/python benchmarks/priors.py
 
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable ".[docs]"

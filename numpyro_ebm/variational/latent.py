@@ -189,8 +189,8 @@ class LatentModel:
         with StartFrom(self._parameters):
             prior: Any = self.prior
             if isinstance(posterior, dist.MultivariateNormal):
-                return kl_of_full(posterior, *prior.moments(condition, posterior.loc))[..., None]
-            return kl_per_dimension(posterior, *prior.moments(condition, posterior.base_dist.loc))
+                return kl_of_full(posterior, *prior._moments(condition, posterior.loc))[..., None]
+            return kl_per_dimension(posterior, *prior._moments(condition, posterior.base_dist.loc))
 
     def _penalty(self, posterior: Any, condition: Any) -> jax.Array:
         """The divergence of each datum, or with free bits that of the minibatch, which its data share."""

@@ -67,6 +67,7 @@ def plot_traversal(
     condition: Any = None,
     span: float = 2.5,
     num_points: int = 9,
+    *,
     ax: Any = None,
 ) -> Any:
     """Draw E[x | z] along each latent dimension, one row for each, the others staying where they are.

@@ -87,7 +87,7 @@ class NormalPrior(Prior):
         raw = jax.vmap(lambda one: network(one))(jnp.asarray(condition))
         return normal_from_raw(raw, self.latent_size, "diagonal", "prior")
 
-    def moments(self, condition: Any, like: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _moments(self, condition: Any, like: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Locations and standard deviations, of the shape and type of ``like``."""
         if self.network is None:
             return jnp.zeros_like(like), jnp.ones_like(like)

@@ -19,6 +19,7 @@ def plot_reconstructions(
     data: Any,
     image_shape: tuple[int, int] | None = None,
     num_draws: int = 3,
+    *,
     ax: Any = None,
 ) -> Any:
     """Draw images over what the autoencoder makes of them: E[x | z] at the mean of q(z | x), then at draws from it.
@@ -60,6 +61,7 @@ def plot_traversal(
     condition: Any = None,
     span: float = 2.5,
     num_points: int = 9,
+    *,
     ax: Any = None,
 ) -> Any:
     """Draw E[x | z] along each latent dimension, one row for each, the others staying where they are.
@@ -102,7 +104,7 @@ def plot_traversal(
 
 
 @torch.no_grad()
-def plot_latent(vae: VAE, data: Any, labels: Any = None, num_draws: int = 2000, ax: Any = None) -> Any:
+def plot_latent(vae: VAE, data: Any, labels: Any = None, num_draws: int = 2000, *, ax: Any = None) -> Any:
     """Draw the aggregated posterior over the prior: a draw of z for each datum, and draws from the prior in grey.
 
     More than two latent dimensions are projected on the first two principal components of the data's draws.

@@ -89,11 +89,11 @@ def test_both_packages_have_the_same_public_names():
     first, second = (backend.ebm for backend in BACKENDS)
     assert sorted(first.__all__) == sorted(second.__all__)
     assert first.__version__ == second.__version__
-    for name in ("diagnostics", "distributions", "infer", "objectives"):
+    for name in ("diagnostics", "distributions", "infer", "objectives", "variational"):
         batched = {"HMC", "NUTS", "BatchedMCMC"} if name == "infer" else set()  # NumPyro's own run batches of chains
         assert set(getattr(first, name).__all__) == set(getattr(second, name).__all__) - batched
-    # random numbers are NumPyro's alone
-    only_numpyro = {"infer.keys", "infer.threefry"}
+    # random numbers are NumPyro's alone, and networks as parameters
+    only_numpyro = {"infer.keys", "infer.threefry", "variational.networks"}
     # JAX converts and broadcasts by itself, and NumPyro's MCMC runs batches of chains
     only_pyro = {"distributions.tensors", "infer.mcmc", "infer.hamiltonian", "infer.potential"}
 
@@ -109,6 +109,7 @@ HOST_ARGUMENTS |= {"key_data", "generator_states"}  # of a ChainState
 KERNELS = {"MALA", "ULA", "UnderdampedLangevin", "BlockGibbs", "ParallelTempering", "Exchange"}
 HOST_MEMBERS = {
     *("key_data", "generator_states", "seed"),
+    *("forward", "median", "bind", "bound", "pseudo_inputs"),  # a torch.nn.Module is called, bound, learned in place
     *("tree_flatten", "tree_unflatten", "gather_pytree_data_fields", "gather_pytree_aux_fields", "rng_key"),
     *("pytree_data_fields", "pytree_aux_fields", "validate_args", "has_rsample", "has_enumerate_support"),
     *(
@@ -137,7 +138,7 @@ def _signatures(package, name):
     for key, member in members.items():
         if callable(member):
             arguments = inspect.signature(member).parameters.values()
-            signatures[key] = [(a.name, a.default, a.kind) for a in arguments if a.name not in HOST_ARGUMENTS]
+            signatures[key] = [(a.name, repr(a.default), a.kind) for a in arguments if a.name not in HOST_ARGUMENTS]
         else:
             signatures[key] = type(member).__name__
     return signatures
@@ -147,7 +148,7 @@ def _signatures(package, name):
     ("module", "name"),
     [
         (module, name)
-        for module in ("distributions", "objectives", "infer", "diagnostics")
+        for module in ("distributions", "objectives", "infer", "diagnostics", "variational")
         for name in getattr(BACKENDS[0].ebm, module).__all__
         if not name.endswith("Error")
     ],
