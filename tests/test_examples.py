@@ -47,7 +47,13 @@ BACKENDS = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("n
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("program", ["energy_landscape", "image_patches", "causal_transformer", "doubly_intractable"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        *("energy_landscape", "image_patches", "causal_transformer", "doubly_intractable"),
+        *("vae_digits", "cvae_inpainting"),
+    ],
+)
 def test_programs_run_on_both_backends(program, backend, tmp_path):
     run(f"examples/{program}.py", "--backend", backend, "--quick", "--quiet", "--out", tmp_path)
     pictures = list(tmp_path.glob(f"{program}*.png"))
@@ -77,6 +83,19 @@ def test_inference_benchmarks_run(name):
     output = run(f"benchmarks/{name}.py", "--quick")
     assert "NumPyro" in output
     assert "Pyro" in output
+
+
+@pytest.mark.numpyro
+@pytest.mark.pyro
+def test_autoencoder_benchmark_runs():
+    output = run("benchmarks/vae.py", "--quick")
+    assert len(re.findall(r"(?m)^(?:NumPyro|Pyro): VAE +\d", output)) == 2, output
+
+
+@pytest.mark.numpyro
+def test_priors_benchmark_runs():
+    output = run("benchmarks/priors.py", "--quick")
+    assert len(re.findall(r"(?m)^(?:standard|mixture|Vamp|RBM, exact|network, PCD) +-\d", output)) == 5, output
 
 
 @pytest.mark.numpyro

@@ -17,16 +17,21 @@ scaled by ``kl_weight`` in model and guide).
 
 import contextlib
 import math
+import weakref
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 
+from pyro_ebm.distributions.tensors import is_concrete
 from pyro_ebm.infer.checks import check_between, check_positive_int
 from pyro_ebm.variational import normal
 from pyro_ebm.variational.likelihoods import resolve_likelihood
 from pyro_ebm.variational.priors import NormalPrior, Prior, VampPrior
+
+# Pyro knows parameters by their names alone: which model uses a name.
+_OWNERS: "weakref.WeakValueDictionary[str, LatentModel]" = weakref.WeakValueDictionary()
 
 
 class LatentModel(torch.nn.Module):
@@ -130,10 +135,8 @@ class LatentModel(torch.nn.Module):
     # ------------------------------------------------------------------ model and guide
 
     def _model(self, x: Any, condition: Any, size: Any, subsample_size: Any, kl_weight: Any) -> torch.Tensor:
-        for part in ("decoder", "prior", "likelihood"):
-            self._register(part)
-        if isinstance(self.prior, VampPrior):
-            self._register("encoder")
+        vamp = ("encoder",) if isinstance(self.prior, VampPrior) else ()
+        self._register("decoder", "prior", "likelihood", *vamp)
         count = self._count(x, condition, size)
         with data_plate(count, size, subsample_size, x if x is not None else condition) as index:
             rows, given = rows_of(x, index), rows_of(condition, index)
@@ -160,9 +163,25 @@ class LatentModel(torch.nn.Module):
                 pyro.factor(f"{self.name}.kl", drawn + weight * self._penalty(posterior, prior), has_rsample=True)
             return z
 
-    def _register(self, part: str) -> None:
-        """Tell Pyro about the parameters of a part; where its store has some of this name, they are taken over."""
-        pyro.module(f"{self.name}.{part}", getattr(self, part), update_module_params=True)
+    def _register(self, *parts: str) -> None:
+        """Tell Pyro about the parameters of parts; where its store has some of this name, they are taken over."""
+        if _OWNERS.get(self.name) is not self:
+            self._claim_name()
+        for part in parts:
+            pyro.module(f"{self.name}.{part}", getattr(self, part), update_module_params=True)
+
+    def _claim_name(self) -> None:
+        """Refuse a name under which another model of this process keeps its parameters in Pyro's store."""
+        other = _OWNERS.get(self.name)
+        if other is not None:
+            own = {id(parameter) for parameter in self.parameters()}
+            others = {id(parameter) for parameter in other.parameters()} - own
+            if any(id(parameter) in others for parameter in pyro.get_param_store().values()):
+                raise ValueError(
+                    f"name: another {type(other).__name__} named {self.name!r} keeps its parameters in Pyro's store "
+                    "under this name, and both would share them; expected another name, or pyro.clear_param_store()"
+                )
+        _OWNERS[self.name] = self
 
     def _weight(self, kl_weight: Any) -> float:
         if kl_weight is None:
@@ -203,7 +222,8 @@ class LatentModel(torch.nn.Module):
         return len(condition) if x is None else len(x)
 
     def _check_data(self, rows: torch.Tensor, likelihood: Any) -> None:
-        self.likelihood.check(rows)
+        if is_concrete(rows):
+            self.likelihood.check(rows)
         if rows.shape[1:] != likelihood.event_shape:
             raise ValueError(
                 f"x: the decoder's output is a distribution over shape {tuple(likelihood.event_shape)} for each datum, "

@@ -44,8 +44,8 @@ class VAE(LatentModel):
     :param name: start of the names of parameters; Pyro knows them by their names, so give each model of a program
         its own.
     :raises TypeError: for networks that are no modules, or an unknown prior or likelihood.
-    :raises ValueError: for sizes, weights or names out of range; on use, for shapes that do not fit and data outside
-        the likelihood's support.
+    :raises ValueError: for sizes, weights or names out of range; on use, for shapes that do not fit, data outside the
+        likelihood's support, and a name under which another model keeps its parameters in Pyro's store.
 
     >>> import pyro, torch
     >>> from pyro.infer import SVI, Trace_ELBO

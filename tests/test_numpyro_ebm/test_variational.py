@@ -40,7 +40,7 @@ from numpyro_ebm.variational import (  # noqa: E402
     refine_posterior,
 )
 
-pytestmark = [pytest.mark.numpyro, pytest.mark.slow]
+pytestmark = pytest.mark.numpyro
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
@@ -277,7 +277,9 @@ def test_inference_gaps_against_closed_forms(covariance):
     np.testing.assert_allclose(gap.amortization, total - second, rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize("sampler", ["refine", "HMC", "NUTS"])
+@pytest.mark.parametrize(
+    "sampler", ["refine", *(pytest.param(name, marks=pytest.mark.slow) for name in ("HMC", "NUTS"))]
+)
 def test_draws_of_the_posterior_from_the_encoders_proposal(sampler):
     """Mean and variance of the exact posterior, whose encoder is wrong; then what that encoder loses."""
     vae, x = wrong_encoder("diagonal"), jnp.asarray(X[:3])
@@ -422,6 +424,7 @@ def test_active_units():
 # ------------------------------------------------------------------ the conditional model
 
 
+@pytest.mark.slow
 def test_cvae_recovers_an_exact_conditional():
     """x = A c + b z + noise with a learned prior p(z | c): E and variance of x given c are the regression's."""
     rng = np.random.default_rng(1)
@@ -457,6 +460,7 @@ def test_cvae_shapes_and_conditions():
 # ------------------------------------------------------------------ priors
 
 
+@pytest.mark.slow
 def test_mixture_and_vamp_priors_train():
     x = jnp.asarray(X)
     for prior in (MixturePrior(3, 2, rng_key=KEY), VampPrior(x[:4])):
@@ -627,6 +631,7 @@ def factor_model(x, size=None, subsample_size=None):
         numpyro.sample("x", dist.Normal(mean + z[:, 0], 0.5), obs=x[index])
 
 
+@pytest.mark.slow
 def test_amortized_guide_beside_an_autoguide():
     """The posterior of the local sites given the fitted mean is normal with gain 1 / 1.25."""
     x = jnp.asarray(3 + np.sqrt(1.25) * np.random.default_rng(2).normal(size=50))

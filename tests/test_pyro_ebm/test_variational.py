@@ -1,6 +1,9 @@
 """Variational autoencoders for Pyro, against closed forms, enumeration and values computed by hand."""
 
+import copy
+import gc
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -10,7 +13,17 @@ pyro = pytest.importorskip("pyro")
 
 import pyro.distributions as dist  # noqa: E402
 from pyro import poutine  # noqa: E402
-from pyro.infer import HMC, MCMC, NUTS, SVI, Predictive, Trace_ELBO, TraceMeanField_ELBO  # noqa: E402
+from pyro.infer import (  # noqa: E402
+    HMC,
+    MCMC,
+    NUTS,
+    SVI,
+    JitTrace_ELBO,
+    Predictive,
+    RenyiELBO,
+    Trace_ELBO,
+    TraceMeanField_ELBO,
+)
 from pyro.infer.autoguide import AutoGuideList, AutoNormal  # noqa: E402
 
 from pyro_ebm import (  # noqa: E402
@@ -40,7 +53,7 @@ from pyro_ebm.variational import (  # noqa: E402
 )
 from pyro_ebm.variational import normal as normals  # noqa: E402
 
-pytestmark = [pytest.mark.pyro, pytest.mark.slow]
+pytestmark = pytest.mark.pyro
 
 DOUBLE = torch.float64
 SIZE, LATENT, COUNT = 5, 2, 60
@@ -190,6 +203,7 @@ def test_a_decoder_may_give_the_scale():
     assert np.isfinite(train(vae, x, num_steps=3)).all()
 
 
+@pytest.mark.slow
 def test_a_linear_vae_is_probabilistic_pca():
     """The optimum of Tipping & Bishop (1999), in the noise, the covariance and the bound, which is tight there."""
     data = 0.7 * draw(100, LATENT) @ draw(LATENT, SIZE) + 0.5 * draw(100, SIZE) + 0.3 * draw(SIZE)
@@ -312,6 +326,54 @@ def test_vectorised_particles_and_predictive():
         assert posterior(x)["z"].shape == (6, COUNT, LATENT)
         prior = Predictive(vae.model, num_samples=6, parallel=parallel)(size=7)
         assert prior["x"].shape == (6, 7, SIZE)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
+@pytest.mark.parametrize(
+    "elbo", [JitTrace_ELBO(ignore_jit_warnings=True), RenyiELBO(num_particles=3), TraceMeanField_ELBO()]
+)
+def test_other_objectives_of_pyro(elbo):
+    """Compiled, importance-weighted and with closed divergences: all learn the data's mean."""
+    data = torch.bernoulli(torch.tensor([0.9, 0.1, 0.5, 0.9, 0.1], dtype=DOUBLE).expand(200, SIZE))
+    vae = make(likelihood="bernoulli")
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.05}), elbo)
+    losses = [svi.step(data) for _ in range(150)]
+    assert np.mean(losses[-20:]) < np.mean(losses[:5])
+    torch.testing.assert_close(vae.reconstruct(data).mean(0).detach(), data.mean(0), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda vae: pickle.loads(pickle.dumps(vae))])
+def test_copies_are_bound_to_their_own_encoders(copier):
+    vae = make(prior=VampPrior(draw(3, SIZE)))
+    copied, z = copier(vae), draw(4, LATENT)
+    torch.testing.assert_close(copied.log_prior(z), vae.log_prior(z))
+    with torch.no_grad():
+        copied.encoder.bias += 1
+    assert (copied.log_prior(z) != vae.log_prior(z)).all()
+
+
+def test_models_of_one_name_do_not_share_parameters_unnoticed():
+    x = draw(COUNT, SIZE)
+    first, second = make(), make()
+    train(first, x, num_steps=1)
+    with pytest.raises(ValueError, match=r"^name: another VAE named 'vae' keeps its parameters"):
+        train(second, x, num_steps=1)
+    before = [parameter.detach().clone() for parameter in second.parameters()]
+    assert all((a == b).all() for a, b in zip(before, second.parameters(), strict=True))
+    shared = VAE(first.encoder, first.decoder, LATENT, likelihood=0.5)
+    train(shared, x, num_steps=1)  # the same networks: meant
+    pyro.clear_param_store()
+    train(second, x, num_steps=1)
+    saved = pyro.get_param_store().get_state()
+    pyro.clear_param_store()
+    pyro.get_param_store().set_state(saved)
+    del second, first, shared
+    gc.collect()
+    restored = make()
+    restored.model(x)  # takes over what was saved
+    assert {id(parameter) for parameter in restored.decoder.parameters()} <= {
+        id(parameter) for parameter in pyro.get_param_store().values()
+    }
 
 
 def test_parameters_are_pyros():
@@ -438,7 +500,10 @@ def test_inference_gaps_against_closed_forms(covariance):
     torch.testing.assert_close(gap.amortization, (total - second).detach(), rtol=0.05, atol=0.03)
 
 
-@pytest.mark.parametrize("sampler", ["refine", "HMC", "NUTS", "batched NUTS"])
+@pytest.mark.parametrize(
+    "sampler",
+    ["refine", *(pytest.param(name, marks=pytest.mark.slow) for name in ("HMC", "NUTS", "batched NUTS"))],
+)
 def test_draws_of_the_posterior_from_the_encoders_proposal(sampler):
     """Mean and variance of the exact posterior, whose encoder is wrong; then what that encoder loses."""
     vae, exact = wrong_encoder("diagonal")
@@ -507,6 +572,7 @@ def test_pictures_show_the_decodings(conditional):
 # ---------------------------------------------------------------------- conditions
 
 
+@pytest.mark.slow
 def test_a_linear_cvae_recovers_the_exact_conditional():
     """x = A c + B z + noise: p(x | c) is normal, and the bound becomes its log-density."""
     condition = draw(100, 3)
@@ -625,6 +691,7 @@ def test_an_unknown_partition_function_raises():
     for function in (elbo_decomposition, importance_weighted_log_likelihood):
         with pytest.raises(IntractablePartitionError):
             function(vae, x, 2)
+    pyro.clear_param_store()
     constant, _ = rbm_model(weights=draw(LATENT, 3), log_partition=3.0)
     with pytest.raises(IntractablePartitionError):
         train(constant, x, num_steps=1)
