@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from numpyro_ebm.variational.latent import LatentModel, Network
+from numpyro_ebm.variational.latent import LatentModel
 from numpyro_ebm.variational.priors import NormalPrior, Prior, VampPrior
 
 
@@ -30,7 +30,7 @@ class CVAE(LatentModel):
     :param covariance: of q(z | x, c), ``"diagonal"`` or ``"full"``.
     :param kl_weight: as in :class:`VAE`.
     :param free_bits: as in :class:`VAE`.
-    :param name: start of the names of parameter sites.
+    :param name: start of the names of parameter sites; ``None``: "cvae".
     :raises TypeError: for networks that are not callable, an unknown prior or likelihood, or a ``VampPrior``, whose
         pseudo-inputs have no condition.
     :raises ValueError: as :class:`VAE`.
@@ -42,21 +42,6 @@ class CVAE(LatentModel):
     >>> cvae.sample(jnp.array([1.0, 2.0, 3.0]), (5,), rng_key=jax.random.key(0)).shape
     (5, 3, 1)
     """
-
-    def __init__(
-        self,
-        encoder: Network,
-        decoder: Network,
-        latent_size: int,
-        *,
-        prior: Any = "standard",
-        likelihood: Any = "bernoulli",
-        covariance: str = "diagonal",
-        kl_weight: float = 1.0,
-        free_bits: float = 0.0,
-        name: str = "cvae",
-    ) -> None:
-        super().__init__(encoder, decoder, latent_size, prior, likelihood, covariance, kl_weight, free_bits, name)
 
     def _resolve_prior(self, prior: Any) -> Prior:
         if isinstance(prior, VampPrior):

@@ -49,15 +49,17 @@ class LatentModel:
         encoder: Network,
         decoder: Network,
         latent_size: int,
-        prior: Any,
-        likelihood: Any,
-        covariance: str,
-        kl_weight: float,
-        free_bits: float,
-        name: str,
+        *,
+        prior: Any = "standard",
+        likelihood: Any = "bernoulli",
+        covariance: str = "diagonal",
+        kl_weight: float = 1.0,
+        free_bits: float = 0.0,
+        name: str | None = None,
     ) -> None:
         self.encoder, self.decoder = check_network("encoder", encoder), check_network("decoder", decoder)
         check_positive_int("latent_size", latent_size)
+        name = type(self).__name__.lower() if name is None else name
         if not isinstance(name, str) or not name:
             raise ValueError(f"name: expected a string that is not empty, got {name!r}")
         self.latent_size, self.name = latent_size, name

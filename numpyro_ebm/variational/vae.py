@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from numpyro_ebm.variational.latent import LatentModel, Network
+from numpyro_ebm.variational.latent import LatentModel
 
 
 class VAE(LatentModel):
@@ -46,7 +46,7 @@ class VAE(LatentModel):
         ``kl_weight`` to ``model`` and ``guide`` in each step.
     :param free_bits: least KL in nats, averaged over the data, that each latent dimension is charged (Kingma et al.
         2016), for diagonal covariance and a normal prior.
-    :param name: start of the names of parameter sites.
+    :param name: start of the names of parameter sites; ``None``: "vae".
     :raises TypeError: for networks that are not callable, or an unknown prior or likelihood.
     :raises ValueError: for sizes, weights or names out of range; on use, for shapes that do not fit and data outside
         the likelihood's support (under ``jax.jit`` data cannot be looked at).
@@ -64,21 +64,6 @@ class VAE(LatentModel):
     >>> vae.with_parameters(result.params).reconstruct(x).shape
     (2, 3)
     """
-
-    def __init__(
-        self,
-        encoder: Network,
-        decoder: Network,
-        latent_size: int,
-        *,
-        prior: Any = "standard",
-        likelihood: Any = "bernoulli",
-        covariance: str = "diagonal",
-        kl_weight: float = 1.0,
-        free_bits: float = 0.0,
-        name: str = "vae",
-    ) -> None:
-        super().__init__(encoder, decoder, latent_size, prior, likelihood, covariance, kl_weight, free_bits, name)
 
     def model(
         self, x: Any = None, size: int | None = None, subsample_size: int | None = None, *, kl_weight: Any = None

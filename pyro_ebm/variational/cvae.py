@@ -27,7 +27,7 @@ class CVAE(LatentModel):
     :param covariance: of q(z | x, c), ``"diagonal"`` or ``"full"``.
     :param kl_weight: as in :class:`VAE`.
     :param free_bits: as in :class:`VAE`.
-    :param name: start of the names of parameters.
+    :param name: start of the names of parameters; ``None``: "cvae".
     :raises TypeError: for networks that are no modules, an unknown prior or likelihood, or a ``VampPrior``, whose
         pseudo-inputs have no condition.
     :raises ValueError: as :class:`VAE`.
@@ -41,21 +41,6 @@ class CVAE(LatentModel):
     >>> cvae.sample(torch.zeros(10, 3), (5,)).shape
     torch.Size([5, 10, 6])
     """
-
-    def __init__(
-        self,
-        encoder: torch.nn.Module,
-        decoder: torch.nn.Module,
-        latent_size: int,
-        *,
-        prior: Any = "standard",
-        likelihood: Any = "bernoulli",
-        covariance: str = "diagonal",
-        kl_weight: float = 1.0,
-        free_bits: float = 0.0,
-        name: str = "cvae",
-    ) -> None:
-        super().__init__(encoder, decoder, latent_size, prior, likelihood, covariance, kl_weight, free_bits, name)
 
     def _resolve_prior(self, prior: Any) -> Prior:
         if isinstance(prior, VampPrior):

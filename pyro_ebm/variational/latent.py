@@ -45,16 +45,18 @@ class LatentModel(torch.nn.Module):
         encoder: torch.nn.Module,
         decoder: torch.nn.Module,
         latent_size: int,
-        prior: Any,
-        likelihood: Any,
-        covariance: str,
-        kl_weight: float,
-        free_bits: float,
-        name: str,
+        *,
+        prior: Any = "standard",
+        likelihood: Any = "bernoulli",
+        covariance: str = "diagonal",
+        kl_weight: float = 1.0,
+        free_bits: float = 0.0,
+        name: str | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder = _check_network("encoder", encoder), _check_network("decoder", decoder)
         check_positive_int("latent_size", latent_size)
+        name = type(self).__name__.lower() if name is None else name
         if not isinstance(name, str) or not name or "$$$" in name:
             raise ValueError(f'name: expected a string that is not empty, without "$$$", got {name!r}')
         normal.check_covariance(covariance)

@@ -41,8 +41,8 @@ class VAE(LatentModel):
         ``kl_weight`` to ``model`` and ``guide`` in each step.
     :param free_bits: least KL in nats, averaged over the data, that each latent dimension is charged (Kingma et al.
         2016), for diagonal covariance and a normal prior.
-    :param name: start of the names of parameters; Pyro knows them by their names, so give each model of a program
-        its own.
+    :param name: start of the names of parameters, ``None``: "vae". Pyro knows them by their names, so give each
+        model of a program its own.
     :raises TypeError: for networks that are no modules, or an unknown prior or likelihood.
     :raises ValueError: for sizes, weights or names out of range; on use, for shapes that do not fit, data outside the
         likelihood's support, and a name under which another model keeps its parameters in Pyro's store.
@@ -60,21 +60,6 @@ class VAE(LatentModel):
     >>> vae.sample((5,)).shape, vae.reconstruct(data).shape
     (torch.Size([5, 6]), torch.Size([100, 6]))
     """
-
-    def __init__(
-        self,
-        encoder: torch.nn.Module,
-        decoder: torch.nn.Module,
-        latent_size: int,
-        *,
-        prior: Any = "standard",
-        likelihood: Any = "bernoulli",
-        covariance: str = "diagonal",
-        kl_weight: float = 1.0,
-        free_bits: float = 0.0,
-        name: str = "vae",
-    ) -> None:
-        super().__init__(encoder, decoder, latent_size, prior, likelihood, covariance, kl_weight, free_bits, name)
 
     def model(
         self, x: Any = None, size: int | None = None, subsample_size: int | None = None, *, kl_weight: Any = None

@@ -472,8 +472,11 @@ def test_active_units_are_those_that_vary():
 
 
 def wrong_encoder(covariance):
-    """The exact linear model, and one with its decoder whose encoder misses mean and covariance."""
+    """The exact linear model of a correlated posterior, and one with its decoder whose encoder misses both moments."""
     exact = exact_linear()
+    with torch.no_grad():
+        exact.decoder.weight[:, 1] = 0.8 * exact.decoder.weight[:, 0] + 0.4 * exact.decoder.weight[:, 1]
+    set_exact_encoder(exact, 0.7)
     encoder = linear(SIZE, normals.output_size(LATENT, covariance))
     vae = VAE(encoder, exact.decoder, LATENT, likelihood=0.7, covariance=covariance)
     with torch.no_grad():
