@@ -25,7 +25,7 @@ from numpyro.infer import SVI, Trace_ELBO
 from tqdm.auto import tqdm
 
 from numpyro_ebm import GaussianBernoulliRBM, NeuralEnergy
-from numpyro_ebm.infer import AnnealedImportanceSampling, Hamiltonian
+from numpyro_ebm.infer import AnnealedImportanceSampling, Hamiltonian, log_partition_bounds
 from numpyro_ebm.objectives import PersistentContrastiveDivergence
 from numpyro_ebm.variational import (
     VAE,
@@ -174,10 +174,13 @@ def train(name: str, images: np.ndarray, num_epochs: int, seed: int) -> VAE:
 
 
 def measure(vae: VAE, test: jax.Array, num_samples: int, seed: int) -> list[float]:
-    """Log-likelihood, ELBO and its terms, active units."""
+    """Log-likelihood, ELBO and its terms, active units; for the network, how well its normaliser is known."""
     key_likelihood, key_terms = jax.random.split(jax.random.key(100 + seed))
     estimates = importance_weighted_log_likelihood(vae, test, num_samples, rng_key=key_likelihood)
     terms = elbo_decomposition(vae, test, 10, rng_key=key_terms)
+    if isinstance(vae.prior, EnergyPrior) and vae.prior.criterion is not None:
+        bounds = log_partition_bounds(vae.prior.distribution(), key_terms)
+        print(f"log Z of the network prior between {bounds.lower:.3f} and {bounds.upper:.3f}", flush=True)
     return [float(estimates.mean()), *map(float, terms), float(active_units(vae, test).sum())]
 
 

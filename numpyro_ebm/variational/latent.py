@@ -65,7 +65,7 @@ class LatentModel:
         self.latent_size, self.name = latent_size, name
         self.covariance = check_covariance(covariance)
         self.likelihood = resolve_likelihood(likelihood)
-        self.prior = self._resolve_prior(prior).bound(name, self._encode)
+        self.prior = self._resolve_prior(prior).bound(name, self._encode, {})
         self.kl_weight, self.free_bits = _check_weight("kl_weight", kl_weight), _check_weight("free_bits", free_bits)
         if free_bits > 0 and (covariance != "diagonal" or not isinstance(self.prior, NormalPrior)):
             raise ValueError(
@@ -94,7 +94,7 @@ class LatentModel:
         """
         copied = copy.copy(self)
         copied._parameters = {**self._parameters, **parameters}
-        copied.prior = self.prior.bound(self.name, copied._encode)
+        copied.prior = self.prior.bound(self.name, copied._encode, copied._parameters)
         return copied
 
     # ------------------------------------------------------------------ distributions
@@ -123,8 +123,7 @@ class LatentModel:
             return self.likelihood.distribution(raw, len(lead), self.name)
 
     def _prior(self, condition: Any = None, *, site: bool = False) -> dist.Distribution:
-        with StartFrom(self._parameters):
-            made = self.prior.site(condition) if site else self.prior.distribution(condition)
+        made = self.prior.site(condition) if site else self.prior.distribution(condition)
         if made.event_shape != (self.latent_size,):
             raise ValueError(f"prior: expected event shape ({self.latent_size},), got {made.event_shape}")
         return made
@@ -188,11 +187,10 @@ class LatentModel:
 
     def _divergence(self, posterior: Any, condition: Any) -> jax.Array:
         """KL divergences from a ``NormalPrior`` in closed form: shape ``(N, latent_size)``, or ``(N, 1)`` if full."""
-        with StartFrom(self._parameters):
-            prior: Any = self.prior
-            if isinstance(posterior, dist.MultivariateNormal):
-                return kl_of_full(posterior, *prior._moments(condition, posterior.loc))[..., None]
-            return kl_per_dimension(posterior, *prior._moments(condition, posterior.base_dist.loc))
+        prior: Any = self.prior
+        if isinstance(posterior, dist.MultivariateNormal):
+            return kl_of_full(posterior, *prior._moments(condition, posterior.loc))[..., None]
+        return kl_per_dimension(posterior, *prior._moments(condition, posterior.base_dist.loc))
 
     def _penalty(self, posterior: Any, condition: Any) -> jax.Array:
         """The divergence of each datum, or with free bits that of the minibatch, which its data share."""

@@ -4,7 +4,8 @@ The learned parameters of a prior are ``numpyro.param`` sites named ``<name of t
 """
 
 import copy
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -21,10 +22,21 @@ from numpyro_ebm.infer.checks import check_between, check_positive_int
 from numpyro_ebm.infer.keys import require_key
 from numpyro_ebm.objectives.contrastive import ContrastiveDivergence, PersistentContrastiveDivergence
 from numpyro_ebm.objectives.criterion import Criterion
-from numpyro_ebm.variational.networks import check_network, register_network
+from numpyro_ebm.variational.networks import StartFrom, check_network, register_network
 from numpyro_ebm.variational.normal import normal_from_raw
 
 _Self = TypeVar("_Self", bound="Prior")
+
+
+def _from_learned(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a prior whose parameter sites start from what the prior was bound to."""
+
+    @functools.wraps(method)
+    def started(self: "Prior", condition: Any = None) -> Any:
+        with StartFrom(self._parameters):
+            return method(self, condition)
+
+    return started
 
 
 class Prior:
@@ -35,6 +47,7 @@ class Prior:
     #: Start of the names of the prior's parameter sites.
     name = "prior"
     _encode: Callable[[Any], Any] | None = None
+    _parameters: Mapping[str, Any] = {}
 
     def distribution(self, condition: Any = None) -> dist.Distribution:
         """The distribution of z, event shape ``(latent_size,)``.
@@ -47,10 +60,10 @@ class Prior:
         """What the model's site ``z`` has: the distribution itself, or a learning criterion of it."""
         return self.distribution(condition)
 
-    def bound(self: _Self, name: str, encode: Callable[[Any], Any]) -> _Self:
-        """A copy for the autoencoder of that name and encoder."""
+    def bound(self: _Self, name: str, encode: Callable[[Any], Any], parameters: Mapping[str, Any]) -> _Self:
+        """A copy for the autoencoder of that name and encoder, which starts from learned parameters."""
         prior = copy.copy(self)
-        prior.name, prior._encode = f"{name}.prior", encode
+        prior.name, prior._encode, prior._parameters = f"{name}.prior", encode, parameters
         return prior
 
 
@@ -77,6 +90,7 @@ class NormalPrior(Prior):
         self.network = None if network is None else check_network("network", network)
         self.latent_size = latent_size
 
+    @_from_learned
     def distribution(self, condition: Any = None) -> dist.Distribution:
         """Batch shape ``()``, or ``(N,)`` for N conditions."""
         if self.network is None:
@@ -124,6 +138,7 @@ class MixturePrior(Prior):
         key = require_key("MixturePrior", rng_key)
         self.initial_loc = spread * jax.random.normal(key, (num_components, latent_size))
 
+    @_from_learned
     def distribution(self, condition: Any = None) -> dist.Distribution:
         """Batch shape ``()``; any condition is ignored."""
         del condition
@@ -169,6 +184,7 @@ class VampPrior(Prior):
                 f"pseudo_inputs: VampPrior expected values inside {constraint}, got some outside or at its edge"
             )
 
+    @_from_learned
     def distribution(self, condition: Any = None) -> dist.Distribution:
         """The mixture, batch shape ``()``."""
         del condition
@@ -218,6 +234,7 @@ class EnergyPrior(Prior):
         if isinstance(energy, EnergyDistribution):
             self.latent_size = _check_energy(energy).event_shape[0]
 
+    @_from_learned
     def distribution(self, condition: Any = None) -> EnergyDistribution:
         """Batch shape ``()``; any condition is ignored."""
         del condition
@@ -225,6 +242,7 @@ class EnergyPrior(Prior):
             return self._learned(self.energy)
         return _check_energy(self.energy())
 
+    @_from_learned
     def site(self, condition: Any = None) -> dist.Distribution:
         """The distribution, or the criterion's stand-in for it."""
         base = self.distribution(condition)

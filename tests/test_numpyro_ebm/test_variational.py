@@ -477,6 +477,9 @@ def test_mixture_and_vamp_priors_train():
                 logs = np.stack([parts.log_prob(jnp.broadcast_to(point, (4, 2))) for point in z[:, :2]])
                 expected = np.log(np.exp(logs).mean(1))
                 np.testing.assert_allclose(learned.log_prior(z[:, :2]), expected, rtol=1e-8)
+            z = z[:, :2]
+            np.testing.assert_allclose(learned.prior.distribution().log_prob(z), learned.log_prior(z))
+            assert (learned.log_prior(z) != vae.log_prior(z)).all()
             moved = [np.abs(result.params[name]).sum() for name in result.params if name.startswith("vae.prior.")]
             assert len(moved) == (1 if isinstance(prior, VampPrior) else 3)
 

@@ -841,6 +841,23 @@ def test_an_amortised_guide_of_several_sites():
         torch.testing.assert_close(node["log_prob"], 2 * expected.log_prob(node["value"]).sum(-1))
 
 
+def test_an_amortised_guide_of_constrained_sites():
+    """A log-normal site without event dimensions and a site of matrices."""
+    encoder = linear(3, 14)
+    guide = AmortizedGuide(encoder, {"rate": (), "m": (2, 3)}, {"rate": dist.constraints.positive})
+    x = draw(6, 3)
+    trace = poutine.trace(guide).get_trace(x, "ignored", subsample_size=4)
+    trace.compute_log_prob()
+    output = encoder(x[trace.nodes["data"]["value"]])
+    rate, matrix = trace.nodes["rate"], trace.nodes["m"]
+    expected = dist.LogNormal(output[:, 0], output[:, 7].exp()).log_prob(rate["value"])
+    torch.testing.assert_close(rate["log_prob"], 1.5 * expected)
+    assert matrix["value"].shape == (4, 2, 3)
+    expected = dist.Normal(output[:, 1:7], output[:, 8:].exp()).log_prob(matrix["value"].flatten(1)).sum(-1)
+    torch.testing.assert_close(matrix["log_prob"], 1.5 * expected)
+    torch.testing.assert_close(guide.median(x)["rate"], encoder(x)[:, 0].exp())
+
+
 # ---------------------------------------------------------------------- errors
 
 ERRORS = {
