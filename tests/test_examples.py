@@ -89,7 +89,7 @@ def test_inference_benchmarks_run(name):
 @pytest.mark.pyro
 def test_autoencoder_benchmark_runs():
     output = run("benchmarks/vae.py", "--quick")
-    assert len(re.findall(r"(?m)^(?:NumPyro|Pyro): VAE +\d", output)) == 2, output
+    assert len(re.findall(r"(?m)^(?:NumPyro|Pyro) VAE, [\w.]+ +\d", output)) == 3, output
 
 
 @pytest.mark.numpyro
