@@ -155,11 +155,11 @@ def plot_latent(
         aggregated, others = (aggregated - centre) @ directions, (others - centre) @ directions
         title = "principal component {} of z"
     ax = _new_axes((5.4, 5.0)) if ax is None else ax
-    ax.scatter(*others.T, s=4, color="0.8", linewidths=0, label="prior")
+    prior_dots = ax.scatter(*others.T, s=4, color="0.8", linewidths=0)
     dots = ax.scatter(*aggregated.T, s=6, c=labels, cmap="tab10" if labels is not None else None, linewidths=0)
-    if labels is not None:
-        handles, names = dots.legend_elements()
-        ax.legend(handles, names, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.1)
+    handles, names = ([dots], ["q(z)"]) if labels is None else dots.legend_elements()
+    legend = [prior_dots, *handles], ["prior", *names]
+    ax.legend(*legend, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.1)
     ax.set(xlabel=title.format(1), ylabel=title.format(2), aspect="equal")
     ax.spines[["top", "right"]].set_visible(False)
     return ax
@@ -184,7 +184,8 @@ def _mosaic(ax: Any, images: np.ndarray, labels: list[str]) -> Any:
     ax = _new_axes((0.3 + 0.5 * columns, 0.5 * rows)) if ax is None else ax
     padded = np.pad(images, ((0, 0), (0, 0), (0, _GAP), (0, _GAP)), constant_values=np.nan)
     picture = padded.transpose(0, 2, 1, 3).reshape(rows * (height + _GAP), columns * (width + _GAP))
-    ax.imshow(np.ma.masked_invalid(picture), cmap="gray_r", interpolation="nearest")
+    low, high = min(0.0, images.min()), max(1.0, images.max())
+    ax.imshow(np.ma.masked_invalid(picture), cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
     ax.set_yticks((height + _GAP) * np.arange(rows) + 0.5 * (height - 1), labels)
     ax.set_xticks([])
     ax.tick_params(length=0)

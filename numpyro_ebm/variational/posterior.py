@@ -188,24 +188,28 @@ def refine_posterior(
     check_positive("step_size", step_size)
     check_positive_int("num_samples", num_samples)
     x, condition = rows_of(vae, data)
-    key_prior, key_start, key_run = jax.random.split(require_key("refine_posterior", rng_key), 3)
-    posterior: Any = lax.stop_gradient(vae._encode(x, condition))
-    with handlers.seed(rng_seed=key_prior):
-        prior = vae._prior(condition)
-    log_prior = prior.unnormalized_log_prob if isinstance(prior, EnergyDistribution) else prior.log_prob
-    target = steps.Target(jax.vmap(lambda z: vae._decode(z, condition).log_prob(x) + log_prior(z)))
-    position = draw(key_start, num_samples, *loc_and_scale(posterior))
-    scale = jnp.broadcast_to(jnp.sqrt(posterior.variance), position.shape)
 
-    def move(state: steps.State, key: jax.Array) -> tuple[steps.State, jax.Array]:
-        state, info = steps.adjusted_langevin_step(key, state, target, step_size, scale)
-        return state, info.accept_prob
+    @jax.jit
+    def refined(x: jax.Array, condition: Any, key_prior: Any, key_start: Any, key_run: Any) -> RefinedPosterior:
+        posterior: Any = vae._encode(x, condition)
+        with handlers.seed(rng_seed=key_prior):
+            prior = vae._prior(condition)
+        log_prior = prior.unnormalized_log_prob if isinstance(prior, EnergyDistribution) else prior.log_prob
+        target = steps.Target(jax.vmap(lambda z: vae._decode(z, condition).log_prob(x) + log_prior(z)))
+        position = draw(key_start, num_samples, *loc_and_scale(posterior))
+        scale = jnp.broadcast_to(jnp.sqrt(posterior.variance), position.shape)
 
-    start = steps.init(target, position)
-    state, accept_prob = lax.scan(move, start, jax.random.split(key_run, num_steps))
-    if num_steps == 0:
-        accept_prob = jnp.ones((1, *start.log_density.shape))
-    return lax.stop_gradient(RefinedPosterior(state.position, accept_prob.mean(0)))
+        def move(state: steps.State, key: jax.Array) -> tuple[steps.State, jax.Array]:
+            state, info = steps.adjusted_langevin_step(key, state, target, step_size, scale)
+            return state, info.accept_prob
+
+        start = steps.init(target, position)
+        state, accept_prob = lax.scan(move, start, jax.random.split(key_run, num_steps))
+        mean = accept_prob.mean(0) if num_steps else jnp.ones_like(start.log_density)
+        return RefinedPosterior(state.position, mean)
+
+    keys = jax.random.split(require_key("refine_posterior", rng_key), 3)
+    return lax.stop_gradient(refined(x, condition, *keys))
 
 
 class LogJoint:
