@@ -30,7 +30,7 @@ from numpyro.util import not_jax_tracer
 from numpyro_ebm.infer.checks import check_between, check_positive_int
 from numpyro_ebm.infer.keys import require_key
 from numpyro_ebm.variational.likelihoods import resolve_likelihood
-from numpyro_ebm.variational.networks import StartFrom, check_network, register_network
+from numpyro_ebm.variational.networks import StartFrom, check_network, learned_arrays, register_network
 from numpyro_ebm.variational.normal import check_covariance, kl_of_full, kl_per_dimension, normal_from_raw
 from numpyro_ebm.variational.priors import NormalPrior, Prior
 
@@ -91,9 +91,14 @@ class LatentModel:
 
         :param parameters: from names of parameter sites to values, as ``SVI.run(...).params`` or ``SVI.get_params``;
             sites that belong to other parts of a model are allowed.
+        :raises ValueError: if those of the networks are missing; on use, if their shapes do not fit.
         """
         copied = copy.copy(self)
         copied._parameters = {**self._parameters, **parameters}
+        networks = {"encoder": self.encoder, "decoder": self.decoder}
+        expected = [f"{self.name}.{part}" for part, network in networks.items() if learned_arrays(network)]
+        if not copied._parameters.keys() >= set(expected):
+            raise ValueError(f"parameters: expected at least {expected}, got {sorted(copied._parameters)}")
         copied.prior = self.prior.bound(self.name, copied._encode, copied._parameters)
         return copied
 

@@ -18,17 +18,27 @@ def register_network(name: str, network: Callable[..., Any]) -> Callable[..., An
 
     :param name: name of the parameter site.
     :param network: a flax.nnx or equinox module, a ``jax.tree_util.Partial``, or any callable pytree or function.
+    :raises ValueError: if the site's value has other arrays or shapes than the network, as another's parameters.
     """
-    leaves, structure = jax.tree_util.tree_flatten_with_path(network)
-    learned = {jax.tree_util.keystr(path): leaf for path, leaf in leaves if _is_learned(leaf)}
+    learned = learned_arrays(network)
     if not learned:
         return network
     values: Any = numpyro.param(name, learned)  # type: ignore[arg-type]
+    expected, got = ({path: jnp.shape(array) for path, array in arrays.items()} for arrays in (learned, values))
+    if expected != got:
+        raise ValueError(f"{name}: expected arrays of the network's shapes, {expected}, got {got}")
+    leaves, structure = jax.tree_util.tree_flatten_with_path(network)
     return jax.tree.unflatten(structure, [values.get(jax.tree_util.keystr(path), leaf) for path, leaf in leaves])
 
 
-def _is_learned(leaf: Any) -> bool:
-    return isinstance(leaf, (jax.Array, np.ndarray)) and jnp.issubdtype(leaf.dtype, jnp.floating)
+def learned_arrays(network: Any) -> dict[str, Any]:
+    """The floating-point arrays of a network by their paths."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(network)
+    return {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in leaves
+        if isinstance(leaf, (jax.Array, np.ndarray)) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
 
 
 def check_network(name: str, network: Any) -> Any:

@@ -351,6 +351,16 @@ ERRORS = {
         ValueError,
         "^supports: expected some",
     ),
+    "parameters": (
+        lambda: VAE(linear(4, 4), linear(2, 4), 2).with_parameters({"other.encoder": {}}),
+        ValueError,
+        r"^parameters: expected at least \['vae.encoder', 'vae.decoder'\], got \['other.encoder'\]",
+    ),
+    "parameters of another network": (
+        lambda: EXACT.with_parameters({"vae.encoder": {"[0]": jnp.zeros(3)}, "vae.decoder": {}}).encode(X),
+        ValueError,
+        "^vae.encoder: expected arrays of the network's shapes",
+    ),
     "vae": (lambda: active_units(3, X), TypeError, "^vae: active_units expected a VAE"),
     "samples": (lambda: elbo_decomposition(EXACT, X, 0, rng_key=KEY), ValueError, "^num_samples: "),
     "threshold": (lambda: active_units(EXACT, X, -1), ValueError, "^threshold: "),

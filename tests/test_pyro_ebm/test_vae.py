@@ -273,6 +273,22 @@ def test_other_objectives_of_pyro(elbo):
     torch.testing.assert_close(vae.reconstruct(data).mean(0).detach(), data.mean(0), rtol=0, atol=0.05)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("prior", ["standard", "mixture", "rbm"])
+def test_training_and_measures_on_an_accelerator(prior):
+    made = {
+        "standard": lambda: "standard",
+        "mixture": lambda: MixturePrior(3, LATENT).double(),
+        "rbm": lambda: EnergyPrior(GaussianBernoulliRBM(draw(LATENT, 3))),
+    }[prior]()
+    vae = make(prior=made).to("cuda")
+    x = draw(COUNT, SIZE).to("cuda")
+    assert np.isfinite(train(vae, x, num_steps=3, subsample_size=20)).all()
+    assert vae.sample((2,)).device == vae.reconstruct(x).device == x.device
+    assert math.isfinite(elbo_decomposition(vae, x).elbo)
+    assert importance_weighted_log_likelihood(vae, x, 10).device == x.device
+
+
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda vae: pickle.loads(pickle.dumps(vae))])
 def test_copies_are_bound_to_their_own_encoders(copier):
     vae = make(prior=VampPrior(draw(3, SIZE)))
