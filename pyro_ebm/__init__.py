@@ -1,5 +1,8 @@
 """Energy-based models as first-class Pyro distributions."""
 
+import importlib
+from typing import TYPE_CHECKING
+
 try:
     import pyro as _pyro  # noqa: F401
     import torch as _torch  # noqa: F401
@@ -12,10 +15,26 @@ except ImportError as error:
 from pyro_ebm import infer  # first: its kernels need distributions, and these its samplers
 
 # isort: split
-from pyro_ebm import diagnostics, distributions, objectives, variational
+from pyro_ebm import distributions, objectives
 from pyro_ebm.distributions import *  # noqa: F403
 from pyro_ebm.distributions import __all__ as _distribution_names
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from pyro_ebm import diagnostics, variational
 
 __version__ = "0.1.0"
 
 __all__ = ["diagnostics", "distributions", "infer", "objectives", "variational", *_distribution_names]
+
+
+def __getattr__(name: str) -> "ModuleType":
+    """Import what most programs do without on first use, so that importing the package stays light."""
+    if name in ("diagnostics", "variational"):
+        return importlib.import_module(f"pyro_ebm.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
