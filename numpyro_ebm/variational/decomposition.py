@@ -70,24 +70,29 @@ def elbo_decomposition(
     check_positive_int("num_samples", num_samples)
     check_positive_int("batch_size", batch_size)
     x, _ = rows_of(vae, data)
-    key_prior, key_draws = jax.random.split(require_key("elbo_decomposition", rng_key))
-    joint = LogJoint(vae, key_prior)
-    everything = encode_all(vae, x, batch_size)
+    keys = jax.random.split(require_key("elbo_decomposition", rng_key))
 
-    def terms(one: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-        x, (loc, scale), key = one
-        z = draw(key, num_samples, loc, scale)
-        log_posterior = log_density(z, loc, scale)
-        information = log_posterior - jax.vmap(lambda point: _log_aggregated(everything, point))(z)
-        if isinstance(vae.prior, NormalPrior):
-            kl = vae._divergence(normal_of(loc[None], scale[None]), None).sum()
-        else:
-            kl = (log_posterior - joint.prior(z, None)).mean()
-        return joint.likelihood(x, z, None).mean(), kl, information.mean()
+    @jax.jit
+    def decomposed(x: jax.Array, key_prior: jax.Array, key_draws: jax.Array) -> ELBODecomposition:
+        joint = LogJoint(vae, key_prior)
+        everything = encode_all(vae, x, batch_size)
 
-    each = lax.map(terms, (x, everything, jax.random.split(key_draws, len(x))), batch_size=batch_size)
-    reconstruction, kl, information = (term.mean() for term in each)
-    return ELBODecomposition(reconstruction - kl, reconstruction, information, kl - information)
+        def terms(one: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+            x, (loc, scale), key = one
+            z = draw(key, num_samples, loc, scale)
+            log_posterior = log_density(z, loc, scale)
+            information = log_posterior - jax.vmap(lambda point: _log_aggregated(everything, point))(z)
+            if isinstance(vae.prior, NormalPrior):
+                kl = vae._divergence(normal_of(loc[None], scale[None]), None).sum()
+            else:
+                kl = (log_posterior - joint.prior(z, None)).mean()
+            return joint.likelihood(x, z, None).mean(), kl, information.mean()
+
+        each = lax.map(terms, (x, everything, jax.random.split(key_draws, len(x))), batch_size=batch_size)
+        reconstruction, kl, information = (term.mean() for term in each)
+        return ELBODecomposition(reconstruction - kl, reconstruction, information, kl - information)
+
+    return decomposed(x, *keys)
 
 
 def active_units(vae: Any, data: Any, threshold: float = 0.01) -> jax.Array:

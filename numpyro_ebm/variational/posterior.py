@@ -62,15 +62,20 @@ def importance_weighted_log_likelihood(
     check_positive_int("num_samples", num_samples)
     check_positive_int("batch_size", batch_size)
     x, condition = rows_of(vae, data)
-    key_prior, key_draws = jax.random.split(require_key("importance_weighted_log_likelihood", rng_key))
-    joint = LogJoint(vae, key_prior)
+    keys = jax.random.split(require_key("importance_weighted_log_likelihood", rng_key))
 
-    def estimate(one: Any) -> jax.Array:
-        x, condition, key = one
-        posterior = tuple(array[0] for array in loc_and_scale(vae._encode(*_single(x, condition))))
-        return _log_mean_weight(joint, x, condition, posterior, key, num_samples)
+    @jax.jit
+    def estimated(x: jax.Array, condition: Any, key_prior: jax.Array, key_draws: jax.Array) -> jax.Array:
+        joint = LogJoint(vae, key_prior)
 
-    return lax.map(estimate, (x, condition, jax.random.split(key_draws, len(x))), batch_size=batch_size)
+        def estimate(one: Any) -> jax.Array:
+            x, condition, key = one
+            posterior = tuple(array[0] for array in loc_and_scale(vae._encode(*_single(x, condition))))
+            return _log_mean_weight(joint, x, condition, posterior, key, num_samples)
+
+        return lax.map(estimate, (x, condition, jax.random.split(key_draws, len(x))), batch_size=batch_size)
+
+    return estimated(x, condition, *keys)
 
 
 class InferenceGap(NamedTuple):
@@ -133,23 +138,28 @@ def inference_gap(
     size = vae.latent_size
     if draws.ndim != 3 or draws.shape[1:] != (len(x), size) or len(draws) <= size:
         raise ValueError(f"draws: expected shape (more than {size}, {len(x)}, {size}), got {draws.shape}")
-    key_prior, key_draws = jax.random.split(require_key("inference_gap", rng_key))
-    joint = LogJoint(vae, key_prior)
+    keys = jax.random.split(require_key("inference_gap", rng_key))
 
-    def gap(one: Any) -> InferenceGap:
-        x, condition, z, key = one
-        loc, covariance = z.mean(0), jnp.cov(z, rowvar=False).reshape(size, size)
-        factor = jnp.linalg.cholesky(covariance)
-        fitted = factor if vae.covariance == "full" else 1 / jnp.sqrt(jnp.diagonal(jnp.linalg.inv(covariance)))
-        encoded = tuple(array[0] for array in loc_and_scale(vae._encode(*_single(x, condition))))
-        return InferenceGap(
-            _elbo(joint, x, condition, encoded, key, num_samples),
-            _elbo(joint, x, condition, (loc, fitted), key, num_samples),
-            _log_mean_weight(joint, x, condition, (loc, factor), key, num_samples),
-        )
+    @jax.jit
+    def gaps(x: jax.Array, condition: Any, draws: jax.Array, key_prior: Any, key_draws: Any) -> InferenceGap:
+        joint = LogJoint(vae, key_prior)
 
-    keys = jax.random.split(key_draws, len(x))
-    return lax.map(gap, (x, condition, jnp.moveaxis(draws, 1, 0), keys), batch_size=batch_size)
+        def gap(one: Any) -> InferenceGap:
+            x, condition, z, key = one
+            loc, covariance = z.mean(0), jnp.cov(z, rowvar=False).reshape(size, size)
+            factor = jnp.linalg.cholesky(covariance)
+            fitted = factor if vae.covariance == "full" else 1 / jnp.sqrt(jnp.diagonal(jnp.linalg.inv(covariance)))
+            encoded = tuple(array[0] for array in loc_and_scale(vae._encode(*_single(x, condition))))
+            return InferenceGap(
+                _elbo(joint, x, condition, encoded, key, num_samples),
+                _elbo(joint, x, condition, (loc, fitted), key, num_samples),
+                _log_mean_weight(joint, x, condition, (loc, factor), key, num_samples),
+            )
+
+        each = (x, condition, jnp.moveaxis(draws, 1, 0), jax.random.split(key_draws, len(x)))
+        return lax.map(gap, each, batch_size=batch_size)
+
+    return gaps(x, condition, draws, *keys)
 
 
 class RefinedPosterior(NamedTuple):

@@ -6,6 +6,7 @@ from pyro_ebm.variational.guide import AmortizedGuide
 from pyro_ebm.variational.plots import plot_latent, plot_reconstructions, plot_traversal
 from pyro_ebm.variational.posterior import (
     InferenceGap,
+    RefinedPosterior,
     importance_weighted_log_likelihood,
     inference_gap,
     refine_posterior,
@@ -22,6 +23,7 @@ __all__ = [
     "InferenceGap",
     "MixturePrior",
     "NormalPrior",
+    "RefinedPosterior",
     "VampPrior",
     "active_units",
     "elbo_decomposition",
