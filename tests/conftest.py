@@ -60,7 +60,6 @@ LONG_CASES = (
     "test_batches_are_the_models_in_them[numpyro-pooled",
     "test_batches_are_the_models_in_them[numpyro-mcRBM]",
     "test_batches_are_the_models_in_them[numpyro-cAE",
-    "test_batches_are_the_models_in_them[numpyro-mcAE",
     "test_batches_are_the_models_in_them[numpyro-cRBM]",
     "test_batches_are_the_models_in_them[numpyro-gated",
     "test_batches_of_tables[numpyro]",
