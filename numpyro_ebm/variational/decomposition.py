@@ -10,8 +10,8 @@ from jax.scipy.special import logsumexp
 
 from numpyro_ebm.infer.checks import check_between, check_positive_int
 from numpyro_ebm.infer.keys import require_key
-from numpyro_ebm.variational.normal import draw, loc_and_scale, log_density, normal_of
-from numpyro_ebm.variational.posterior import LogJoint, check_model, rows_of
+from numpyro_ebm.variational.normal import divergence, draw, loc_and_scale, log_density, normal_of
+from numpyro_ebm.variational.posterior import LogJoint, check_model, data_of
 from numpyro_ebm.variational.priors import NormalPrior
 from numpyro_ebm.variational.vae import VAE
 
@@ -69,7 +69,7 @@ def elbo_decomposition(
         raise TypeError(f"vae: elbo_decomposition expected a VAE, got {type(vae).__name__}")
     check_positive_int("num_samples", num_samples)
     check_positive_int("batch_size", batch_size)
-    x, _ = rows_of(vae, data)
+    x, _ = data_of(vae, data)
     keys = jax.random.split(require_key("elbo_decomposition", rng_key))
 
     @jax.jit
@@ -83,7 +83,7 @@ def elbo_decomposition(
             log_posterior = log_density(z, loc, scale)
             information = log_posterior - jax.vmap(lambda point: _log_aggregated(everything, point))(z)
             if isinstance(vae.prior, NormalPrior):
-                kl = vae._divergence(normal_of(loc[None], scale[None]), None).sum()
+                kl = divergence(normal_of(loc, scale), vae._prior())
             else:
                 kl = (log_posterior - joint.prior(z, None)).mean()
             return joint.likelihood(x, z, None).mean(), kl, information.mean()
@@ -115,7 +115,7 @@ def active_units(vae: Any, data: Any, threshold: float = 0.01) -> jax.Array:
     """
     check_model("active_units", vae)
     check_between("threshold", threshold, 0, float("inf"))
-    posterior: Any = vae._encode(*rows_of(vae, data))
+    posterior: Any = vae._encode(*data_of(vae, data))
     return jnp.var(posterior.mean, axis=0) > threshold
 
 

@@ -13,7 +13,7 @@ from numpyro.distributions import biject_to, constraints
 from numpyro_ebm.infer.checks import check_positive_int
 from numpyro_ebm.variational.latent import plan_plate
 from numpyro_ebm.variational.networks import check_network, register_network
-from numpyro_ebm.variational.normal import normal_from_raw
+from numpyro_ebm.variational.normal import normal_from
 
 
 class AmortizedGuide:
@@ -86,7 +86,7 @@ class AmortizedGuide:
         network = register_network(f"{self.name}.encoder", self.encoder)
         with numpyro.plate(self.plate, plan.size, plan.subsample_size) as index:
             raw = jax.vmap(lambda one: network(one))(plan.select(x, index))
-            joint: Any = normal_from_raw(raw, sum(map(math.prod, self.sites.values())), "diagonal", "encoder")
+            joint: Any = normal_from("encoder", raw, sum(map(math.prod, self.sites.values())))
             return self._draw(joint.base_dist.loc, joint.base_dist.scale)
 
     def _draw(self, loc: jax.Array, scale: jax.Array) -> dict[str, jax.Array]:

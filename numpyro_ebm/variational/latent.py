@@ -31,7 +31,7 @@ from numpyro_ebm.infer.checks import check_between, check_positive_int
 from numpyro_ebm.infer.keys import require_key
 from numpyro_ebm.variational.likelihoods import resolve_likelihood
 from numpyro_ebm.variational.networks import StartFrom, check_network, learned_arrays, register_network
-from numpyro_ebm.variational.normal import check_covariance, kl_of_full, kl_per_dimension, normal_from_raw
+from numpyro_ebm.variational.normal import check_covariance, divergence, divergence_by_dimension, normal_from
 from numpyro_ebm.variational.priors import NormalPrior, Prior
 
 Network = Callable[..., Any]
@@ -111,7 +111,7 @@ class LatentModel:
             raw = jax.vmap(lambda *one: network(*one))(*inputs)
             if getattr(raw, "ndim", None) != 2:
                 raise ValueError(f"encoder: expected one vector for each datum, got shape {jnp.shape(raw)[1:]}")
-            return normal_from_raw(raw, self.latent_size, self.covariance, "encoder")
+            return normal_from("encoder", raw, self.latent_size, self.covariance)
 
     def _decode(self, z: Any, condition: Any = None) -> dist.Distribution:
         """p(x | z) of latent values of shape ``(..., latent_size)``, or ``(..., N, latent_size)`` and N conditions."""
@@ -165,8 +165,9 @@ class LatentModel:
             with self._weighted(weight):
                 z = numpyro.sample("z", posterior)
             if self._is_modified(weight) and isinstance(self.prior, NormalPrior):
-                drawn = self._prior(condition).log_prob(z) - posterior.log_prob(z)
-                numpyro.factor(f"{self.name}.kl", drawn + weight * self._penalty(posterior, condition))
+                prior = self._prior(condition)
+                drawn = prior.log_prob(z) - posterior.log_prob(z)
+                numpyro.factor(f"{self.name}.kl", drawn + weight * self._penalty(posterior, prior))
         return z
 
     def _check_data(self, x: Any) -> jax.Array:
@@ -190,19 +191,12 @@ class LatentModel:
             return handlers.mask(mask=False)
         return handlers.scale(scale=weight)
 
-    def _divergence(self, posterior: Any, condition: Any) -> jax.Array:
-        """KL divergences from a ``NormalPrior`` in closed form: shape ``(N, latent_size)``, or ``(N, 1)`` if full."""
-        prior: Any = self.prior
-        if isinstance(posterior, dist.MultivariateNormal):
-            return kl_of_full(posterior, *prior._moments(condition, posterior.loc))[..., None]
-        return kl_per_dimension(posterior, *prior._moments(condition, posterior.base_dist.loc))
-
-    def _penalty(self, posterior: Any, condition: Any) -> jax.Array:
-        """The divergence of each datum, or with free bits that of the minibatch, which its data share."""
-        each = self._divergence(posterior, condition)
-        if self.free_bits > 0:
-            each = jnp.maximum(self.free_bits, each.mean(0, keepdims=True))
-        return each.sum(-1)
+    def _penalty(self, posterior: Any, prior: Any) -> jax.Array:
+        """The KL of each datum in closed form, or with free bits that of the minibatch, which its data share."""
+        if self.free_bits == 0:
+            return divergence(posterior, prior)
+        each = divergence_by_dimension(posterior, prior).mean(0, keepdims=True)
+        return jnp.maximum(self.free_bits, each).sum(-1)
 
 
 class PlatePlan(NamedTuple):

@@ -16,26 +16,26 @@ def check_covariance(covariance: Any) -> str:
     return str(covariance)
 
 
-def num_outputs(size: int, covariance: str) -> int:
+def output_size(size: int, covariance: str = "diagonal") -> int:
     """Outputs of a network that describes a normal distribution over ``size`` variables."""
     return 2 * size if covariance == "diagonal" else size + size * (size + 1) // 2
 
 
-def normal_from_raw(raw: jax.Array, size: int, covariance: str, owner: str) -> dist.Distribution:
+def normal_from(name: str, output: jax.Array, size: int, covariance: str = "diagonal") -> dist.Distribution:
     """The normal distribution that a network's outputs describe.
 
-    :param raw: shape ``(..., num_outputs(size, covariance))``: the location, then the log standard deviations, or, row
-        by row, the lower-triangular factor of the covariance, with logarithms on its diagonal.
-    :param owner: the argument that the network was given as, for errors.
+    :param name: the network's name in messages.
+    :param output: shape ``(..., output_size(size, covariance))``: the location, then the log standard deviations, or,
+        row by row, the lower-triangular factor of the covariance, with logarithms on its diagonal.
     :return: event shape ``(size,)``.
     """
-    expected = num_outputs(size, covariance)
-    if raw.ndim == 0 or raw.shape[-1] != expected:
+    expected = output_size(size, covariance)
+    if output.ndim == 0 or output.shape[-1] != expected:
         raise ValueError(
-            f"{owner}: expected {expected} outputs (a {covariance} normal distribution over {size} latent variables), "
-            f"got shape {raw.shape}"
+            f"{name}: expected {expected} outputs (a {covariance} normal distribution over {size} latent variables), "
+            f"got shape {output.shape}"
         )
-    loc, rest = raw[..., :size], raw[..., size:]
+    loc, rest = output[..., :size], output[..., size:]
     if covariance == "diagonal":
         return dist.Normal(loc, jnp.exp(rest)).to_event(1)
     return dist.MultivariateNormal(loc, scale_tril=_lower_triangular(rest, size))
@@ -49,32 +49,29 @@ def _lower_triangular(entries: jax.Array, size: int) -> jax.Array:
     return jnp.tril(factor, -1) + jnp.exp(diagonal)[..., None] * identity
 
 
-def kl_per_dimension(posterior: Any, loc: jax.Array, scale: jax.Array) -> jax.Array:
+def divergence_by_dimension(posterior: Any, prior: Any) -> jax.Array:
     """KL divergence of a diagonal normal distribution from a diagonal one, for each dimension, in nats.
 
-    :param posterior: ``Normal(...).to_event(1)``.
-    :param loc: of the second distribution, of the same shape ``(..., size)`` as the first's.
-    :param scale: standard deviations of the second.
+    :param posterior: ``Normal(...).to_event(1)``, whose batch shape the prior's broadcasts to.
     """
-    ratio, shift = posterior.base_dist.scale / scale, (posterior.base_dist.loc - loc) / scale
-    return 0.5 * (ratio**2 + shift**2 - 1) - jnp.log(ratio)
+    loc, scale = _moments(prior, posterior.base_dist.loc)
+    return dist.kl_divergence(posterior.base_dist, dist.Normal(loc, scale))
 
 
-def kl_of_full(posterior: Any, loc: jax.Array, scale: jax.Array) -> jax.Array:
-    """KL divergence of a multivariate normal distribution from a diagonal one, in nats, shape ``(...,)``."""
-    factor = posterior.scale_tril / scale[..., :, None]
-    shift = (posterior.loc - loc) / scale
-    log_det = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
-    return 0.5 * ((factor**2).sum((-2, -1)) + (shift**2).sum(-1) - shift.shape[-1]) - log_det
+def divergence(posterior: Any, prior: Any) -> jax.Array:
+    """KL divergence of a normal distribution from a diagonal one, in nats, shape ``(...,)``."""
+    if not isinstance(posterior, dist.MultivariateNormal):
+        return divergence_by_dimension(posterior, prior).sum(-1)
+    loc, scale = _moments(prior, posterior.loc)
+    factor = scale[..., None] * jnp.broadcast_to(jnp.eye(loc.shape[-1], dtype=loc.dtype), posterior.scale_tril.shape)
+    return dist.kl_divergence(posterior, dist.MultivariateNormal(loc, scale_tril=factor))
 
 
-def entropy(posterior: Any) -> jax.Array:
-    """Differential entropy of either kind of normal distribution in closed form, in nats, shape ``(...,)``."""
-    if isinstance(posterior, dist.MultivariateNormal):
-        scale = jnp.diagonal(posterior.scale_tril, axis1=-2, axis2=-1)
-    else:
-        scale = posterior.base_dist.scale
-    return (jnp.log(scale) + 0.5 * jnp.log(2 * jnp.pi * jnp.e)).sum(-1)
+def _moments(prior: Any, like: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Locations and standard deviations, of the shape and type of ``like``."""
+    moments = (prior.mean, jnp.sqrt(prior.variance))
+    loc, scale = (jnp.broadcast_to(moment, like.shape).astype(like.dtype) for moment in moments)
+    return loc, scale
 
 
 def loc_and_scale(posterior: Any) -> tuple[jax.Array, jax.Array]:

@@ -11,7 +11,7 @@ from numpyro_ebm.infer.checks import check_count, check_positive, check_positive
 from numpyro_ebm.infer.keys import require_key
 from numpyro_ebm.variational.cvae import CVAE
 from numpyro_ebm.variational.normal import draw, loc_and_scale
-from numpyro_ebm.variational.posterior import check_model, rows_of
+from numpyro_ebm.variational.posterior import check_model, data_of
 from numpyro_ebm.variational.vae import VAE
 
 _GAP = 1
@@ -48,7 +48,7 @@ def plot_reconstructions(
     """
     check_model("plot_reconstructions", vae)
     check_count("num_draws", num_draws)
-    x, condition = rows_of(vae, data)
+    x, condition = data_of(vae, data)
     shape = _image_shape(image_shape, x.shape[1:])
     posterior: Any = vae._encode(x, condition)
     latents: list[Any] = [posterior.mean]
@@ -140,7 +140,7 @@ def plot_latent(
     if vae.latent_size < 2:
         raise ValueError("vae: plot_latent expected at least two latent dimensions, got 1")
     check_positive_int("num_draws", num_draws)
-    x, _ = rows_of(vae, data)
+    x, _ = data_of(vae, data)
     if labels is not None and np.shape(labels) != (len(x),):
         raise ValueError(f"labels: expected shape ({len(x)},), got {np.shape(labels)}")
     keys = jax.random.split(require_key("plot_latent", rng_key), 3)

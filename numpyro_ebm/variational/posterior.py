@@ -23,7 +23,7 @@ from numpyro_ebm.infer.checks import check_count, check_positive, check_positive
 from numpyro_ebm.infer.keys import require_key
 from numpyro_ebm.variational.cvae import CVAE
 from numpyro_ebm.variational.latent import LatentModel
-from numpyro_ebm.variational.normal import draw, entropy, loc_and_scale, log_density, normal_of
+from numpyro_ebm.variational.normal import draw, loc_and_scale, log_density, normal_of
 from numpyro_ebm.variational.priors import NormalPrior, normalized_log_prob
 
 
@@ -61,7 +61,7 @@ def importance_weighted_log_likelihood(
     check_model("importance_weighted_log_likelihood", vae)
     check_positive_int("num_samples", num_samples)
     check_positive_int("batch_size", batch_size)
-    x, condition = rows_of(vae, data)
+    x, condition = data_of(vae, data)
     keys = jax.random.split(require_key("importance_weighted_log_likelihood", rng_key))
 
     @jax.jit
@@ -133,7 +133,7 @@ def inference_gap(
     check_model("inference_gap", vae)
     check_positive_int("num_samples", num_samples)
     check_positive_int("batch_size", batch_size)
-    x, condition = rows_of(vae, data)
+    x, condition = data_of(vae, data)
     draws = jnp.asarray(draws)
     size = vae.latent_size
     if draws.ndim != 3 or draws.shape[1:] != (len(x), size) or len(draws) <= size:
@@ -197,7 +197,7 @@ def refine_posterior(
     check_count("num_steps", num_steps)
     check_positive("step_size", step_size)
     check_positive_int("num_samples", num_samples)
-    x, condition = rows_of(vae, data)
+    x, condition = data_of(vae, data)
 
     @jax.jit
     def refined(x: jax.Array, condition: Any, key_prior: Any, key_start: Any, key_run: Any) -> RefinedPosterior:
@@ -262,7 +262,7 @@ def _log_mean_weight(
 def _elbo(joint: LogJoint, x: jax.Array, condition: Any, q: Any, rng_key: jax.Array, num_samples: int) -> jax.Array:
     """The bound of one datum under a normal distribution, whose entropy is the closed form."""
     z = draw(rng_key, num_samples, *q)
-    return joint(x, z, condition).mean() + entropy(normal_of(*q))
+    return joint(x, z, condition).mean() + normal_of(*q).entropy()
 
 
 def _single(x: jax.Array, condition: Any) -> tuple[jax.Array, Any]:
@@ -275,7 +275,7 @@ def check_model(owner: str, vae: Any) -> None:
         raise TypeError(f"vae: {owner} expected a VAE or CVAE, got {type(vae).__name__}")
 
 
-def rows_of(vae: Any, data: Any) -> tuple[jax.Array, Any]:
+def data_of(vae: Any, data: Any) -> tuple[jax.Array, Any]:
     """Data and, for a :class:`CVAE`, conditions."""
     if not isinstance(vae, CVAE):
         return vae._check_data(data), None

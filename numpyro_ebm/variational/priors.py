@@ -23,7 +23,7 @@ from numpyro_ebm.infer.keys import require_key
 from numpyro_ebm.objectives.contrastive import ContrastiveDivergence, PersistentContrastiveDivergence
 from numpyro_ebm.objectives.criterion import Criterion
 from numpyro_ebm.variational.networks import StartFrom, check_network, register_network
-from numpyro_ebm.variational.normal import normal_from_raw
+from numpyro_ebm.variational.normal import normal_from
 
 _Self = TypeVar("_Self", bound="Prior")
 
@@ -99,14 +99,7 @@ class NormalPrior(Prior):
             raise ValueError("condition: a NormalPrior with a network expected conditions of shape (N, ...), got None")
         network = register_network(f"{self.name}.network", self.network)
         raw = jax.vmap(lambda one: network(one))(jnp.asarray(condition))
-        return normal_from_raw(raw, self.latent_size, "diagonal", "prior")
-
-    def _moments(self, condition: Any, like: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Locations and standard deviations, of the shape and type of ``like``."""
-        if self.network is None:
-            return jnp.zeros_like(like), jnp.ones_like(like)
-        made: Any = self.distribution(condition)
-        return made.base_dist.loc, made.base_dist.scale
+        return normal_from("prior", raw, self.latent_size)
 
 
 class MixturePrior(Prior):

@@ -264,7 +264,9 @@ class _Contrasted(Criterion):
 
     def loss(self, value: Any) -> torch.Tensor:
         loss = self.criterion.loss(value)
-        return loss + (self.base.energy(value) - loss).detach()
+        with torch.no_grad():
+            shift = self.base.energy(value) - loss
+        return loss + shift
 
 
 def _check_energy(energy: Any) -> EnergyDistribution:

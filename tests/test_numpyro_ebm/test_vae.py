@@ -34,6 +34,7 @@ from numpyro_ebm.variational import (  # noqa: E402
     plot_traversal,
     refine_posterior,
 )
+from numpyro_ebm.variational.normal import divergence, divergence_by_dimension  # noqa: E402
 from test_numpyro_ebm.vae_models import (  # noqa: E402
     CONSTANT,
     EXACT,
@@ -42,6 +43,7 @@ from test_numpyro_ebm.vae_models import (  # noqa: E402
     LOG_LIKELIHOOD,
     MEAN,
     RBM,
+    RNG,
     X,
     fit,
     linear,
@@ -75,20 +77,38 @@ def test_elbo_at_the_exact_posterior_is_the_log_likelihood_without_variance():
 
 
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])
-def test_kl_against_quadrature_or_host(covariance):
-    """The closed forms against NumPyro's own and, in one dimension, an integral."""
-    from numpyro_ebm.variational.normal import kl_of_full, kl_per_dimension
-
-    loc, scale = jnp.array([[0.3, -1.0]]), jnp.array([[0.5, 2.0]])
+def test_kl_against_quadrature_or_the_formula(covariance):
+    """Of dimension 0 against an integral; of a full covariance against traces and determinants."""
+    loc, scale = np.array([[0.3, -1.0]]), np.array([[0.5, 2.0]])
+    prior = dist.Normal(jnp.asarray(loc + 1), jnp.asarray(3 * scale)).to_event(1)
     if covariance == "diagonal":
-        got = kl_per_dimension(dist.Normal(loc, scale).to_event(1), loc + 1, 3 * scale)[0, 0]
+        got = divergence_by_dimension(dist.Normal(jnp.asarray(loc), jnp.asarray(scale)).to_event(1), prior)[0, 0]
         q, p = stats.norm(0.3, 0.5), stats.norm(1.3, 1.5)
         expected = integrate.quad(lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), -6, 6)[0]
     else:
-        posterior = dist.MultivariateNormal(loc, scale_tril=jnp.array([[0.5, 0.0], [0.7, 2.0]]))
-        prior = dist.MultivariateNormal(loc + 1, scale_tril=jnp.diag(scale[0]))
-        got, expected = kl_of_full(posterior, loc + 1, scale)[0], dist.kl_divergence(posterior, prior)[0]
+        factor = np.array([[0.5, 0.0], [0.7, 2.0]])
+        got = divergence(dist.MultivariateNormal(jnp.asarray(loc), scale_tril=jnp.asarray(factor[None])), prior)[0]
+        precision = np.diag(1 / (3 * scale[0]) ** 2)
+        trace, log_ratio = (
+            np.trace(precision @ factor @ factor.T),
+            2 * np.log(np.prod(3 * scale) / np.diag(factor).prod()),
+        )
+        expected = 0.5 * (trace + np.ones(2) @ precision @ np.ones(2) - 2 + log_ratio)
     np.testing.assert_allclose(got, expected, rtol=1e-7)
+
+
+def test_weights_and_free_bits_with_a_learned_prior():
+    """KL from p(z | c), written out, for all data and for a minibatch of twice as many."""
+    prior = lambda c: jnp.concatenate([0.5 * c, -c, 0.3 * c, 0.1 + 0 * c])
+    cvae = CVAE(linear(3, 4), linear(3, 2), 2, prior=prior, likelihood=0.5, kl_weight=0.3, free_bits=0.2)
+    x, c = jnp.asarray(RNG.normal(size=(6, 2))), jnp.asarray(RNG.normal(size=(6, 1)))
+    q, p = cvae.encode(x, c), cvae.prior.distribution(c)
+    kl = 0.5 * ((q.variance + (q.mean - p.mean) ** 2) / p.variance - 1 + np.log(p.variance / q.variance))
+    penalty = 6 * 0.3 * np.maximum(0.2, kl.mean(0)).sum()
+    for size in (6, 12):  # whose plate draws indices before z
+        z = site_value(cvae, x, c, size)
+        expected = size / 6 * (penalty - cvae.decode(z, c).log_prob(x).sum())
+        np.testing.assert_allclose(loss(cvae, x, c, size), expected, rtol=1e-10)
 
 
 def test_factor_of_a_full_covariance_is_filled_row_by_row():
