@@ -13,11 +13,8 @@
 What depends on the backend is in ``digits_rbm_numpyro.py`` and ``digits_rbm_pyro.py``, which mirror each other.
 """
 
-import contextlib
 import dataclasses
 import pathlib
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +22,7 @@ import numpy as np
 import command_line
 import datasets
 import digits_rbm_plots as plots
+from stages import Stages
 
 NOISE_SCALE = 0.4
 UPPER, LOWER = np.arange(98), np.arange(98, 196)
@@ -171,13 +169,13 @@ class Program:
         self.noisy = add_noise(self.clean, seed=0)
         self.shown = np.unique(data.test_labels[: settings.num_digits], return_index=True)[1]  # one digit per class
         self.gaussian = GaussianPrior.best(self.train_digits)
-        self.seconds: dict[str, float] = {}
+        self.stages = Stages(announce=progress)
         self.scores: dict[str, float] = {}
         self.agreements: dict[str, Agreement] = {}
 
     def run(self) -> None:
         """All steps, then the pictures that need several of them, then the table."""
-        with self.timed("training"):
+        with self.stages.timed("training"):
             self.rbm = self.backend.train(
                 self.train_digits,
                 num_hidden=self.settings.num_hidden,
@@ -191,18 +189,9 @@ class Program:
         plots.save(self.out / "digits_rbm.png", (15.6, 8), plots.draw_summary, *panels)
         self.print_table()
 
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Keep the seconds of the enclosed block under ``stage``."""
-        if self.progress:
-            print(f"{stage} ...", flush=True)
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - start
-
     def dream(self) -> tuple[Any, ...]:
         """Fantasy digits, and the filters that the training digits use most."""
-        with self.timed("fantasies"):
+        with self.stages.timed("fantasies"):
             sweeps = self.settings.fantasy_sweeps
             fantasies = self.backend.fantasies(self.rbm, num_chains=100, num_sweeps=sweeps, seed=self.seed)
         usage = self.backend.hidden_probabilities(self.rbm, self.train_digits).mean(0)
@@ -213,7 +202,7 @@ class Program:
 
     def denoise(self) -> tuple[Any, ...]:
         """Posterior means of noisy digits under the RBM and under the Gaussian prior."""
-        with self.timed("denoising by Gibbs"):
+        with self.stages.timed("denoising by Gibbs"):
             draws = self.backend.denoise(self.rbm, self.noisy, NOISE_SCALE, seed=self.seed, **self.settings.gibbs)
         mean, deviation, wiener = draws.mean((0, 1)), draws.std((0, 1)), self.gaussian.denoise(self.noisy)
         self.scores["noisy digits"] = psnr(self.clean, self.noisy)
@@ -225,7 +214,7 @@ class Program:
 
     def inpaint(self) -> tuple[Any, ...]:
         """Lower halves given upper halves."""
-        with self.timed("inpainting by Gibbs"):
+        with self.stages.timed("inpainting by Gibbs"):
             upper = self.clean[:, UPPER]
             draws = self.backend.inpaint(self.rbm, UPPER, upper, seed=self.seed, **self.settings.gibbs)
         lower = self.clean[:, LOWER]
@@ -255,7 +244,7 @@ class Program:
 
     def nuts(self, stage: str, model: Any, *args: Any, gibbs: np.ndarray) -> Any:
         """Run NUTS on ``model(*args)`` and compare it with the Gibbs draws."""
-        with self.timed(stage):
+        with self.stages.timed(stage):
             idata = self.backend.nuts(model, *args, seed=self.seed, progress=self.progress, **self.settings.nuts)
         self.agreements[stage] = compare(idata, self.backend.to_arviz(posterior={"v": gibbs}))
         return idata
@@ -275,7 +264,7 @@ class Program:
         print("NUTS - Gibbs: difference of the posterior means in posterior standard deviations, root mean square over")
         print("pixels; expected: the same from Monte Carlo error alone.")
         print(f"\n{'':36}{'seconds':>10}")
-        for stage, seconds in self.seconds.items():
+        for stage, seconds in self.stages.seconds.items():
             print(f"{stage:36}{seconds:10.1f}")
         print(f"\npictures: {', '.join(str(path) for path in sorted(self.out.glob('*.png')))}")
 

@@ -16,11 +16,8 @@ What depends on the backend is in ``energy_landscape_numpyro.py`` and ``energy_l
 other.
 """
 
-import contextlib
 import dataclasses
 import pathlib
-import time
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,6 +27,7 @@ from scipy.spatial.distance import cdist
 import command_line
 import datasets
 import energy_landscape_plots as plots
+from stages import Stages
 
 BOUNDS = (-2.6, 2.6)  # of the picture
 REACH = 4.0  # of the grid that draws are taken from
@@ -135,30 +133,21 @@ class Program:
         self.fits: dict[str, Fit] = {}
         self.fields: dict[str, Field] = {}
         self.kinds: dict[str, list[str]] = {}
-        self.seconds: dict[str, float] = {}
+        self.stages = Stages(announce=progress)
 
     def run(self) -> None:
         """All steps, then the picture, then the tables."""
         self.references()
-        with self.timed("training"):
+        with self.stages.timed("training"):
             for name in self.backend.MODELS:
                 self.models[name] = self.train(name)
-        with self.timed("Hamiltonian Monte Carlo"):
+        with self.stages.timed("Hamiltonian Monte Carlo"):
             draws = {name: self.sample(name) for name in self.models}
-        with self.timed("NUTS"):
+        with self.stages.timed("NUTS"):
             self.nuts("tied, denoising")
-        with self.timed("fields and picture"):
+        with self.stages.timed("fields and picture"):
             self.draw([self.panel(name, draws[name]) for name in self.models])
         self.print_tables()
-
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Keep the seconds of the enclosed block under ``stage``."""
-        if self.progress:
-            print(f"{stage} ...", flush=True)
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - start
 
     def references(self) -> None:
         """The fits that the models' are to be seen beside."""
@@ -249,7 +238,7 @@ class Program:
             print(f"{name:34}{field}" + "".join(f"{count:9}" for count in counts))
         print(FIELDS_NOTE)
         print(f"\n{'':34}{'seconds':>14}")
-        for stage, seconds in self.seconds.items():
+        for stage, seconds in self.stages.seconds.items():
             print(f"{stage:34}{seconds:14.1f}")
         print(f"\npictures: {self.out / 'energy_landscape.png'}")
 

@@ -21,12 +21,9 @@
 What depends on the backend is in ``image_patches_numpyro.py`` and ``image_patches_pyro.py``, which mirror each other.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import pathlib
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -34,6 +31,7 @@ import numpy as np
 import command_line
 import datasets
 import image_patches_plots as plots
+from stages import Stages
 
 SIDE = 12  # of a patch
 MAP = 12  # side of the torus of covariance filters
@@ -192,7 +190,7 @@ class Program:
         self.test = clean + NOISE * rng.standard_normal(clean.shape, np.float32)
         self.random = self.whitening.pixels(rng.standard_normal((MAP**2, NUM_COMPONENTS)))
         self.bank = GaborBank(SIDE)
-        self.seconds: dict[str, float] = {}
+        self.stages = Stages(announce=progress)
         self.results: dict[str, Result] = {}
 
     def run(self) -> None:
@@ -206,18 +204,9 @@ class Program:
         self.draw()
         self.print_table()
 
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Keep the seconds of the enclosed block under ``stage``."""
-        if self.progress:
-            print(f"{stage} ...", flush=True)
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - start
-
     def study(self, family: str) -> Result:
         """Learn one family, draw from it and compare it with patches it has not seen."""
-        with self.timed(f"{family}: learning"):
+        with self.stages.timed(f"{family}: learning"):
             model = self.backend.train(
                 family,
                 self.train,
@@ -229,7 +218,7 @@ class Program:
                 seed=self.seed,
                 progress=self.progress,
             )
-        with self.timed(f"{family}: sampling"):
+        with self.stages.timed(f"{family}: sampling"):
             sizes = {"num_samples": self.settings.num_draws, "num_warmup": self.settings.num_warmup}
             sizes |= {"thinning": THINNING, "num_chains": NUM_CHAINS, "seed": self.seed}
             gibbs = self.backend.gibbs(model, **sizes)
@@ -277,7 +266,7 @@ class Program:
         for family, result in self.results.items():
             print(f"{family:36}{''.join(f'{result.kurtoses[name]:20.2f}' for name in columns)}{3:12.2f}")
         print(f"\n{'':36}{'seconds':>10}")
-        for stage, seconds in self.seconds.items():
+        for stage, seconds in self.stages.seconds.items():
             print(f"{stage:36}{seconds:10.1f}")
         print(f"\npictures: {', '.join(str(path) for path in sorted(self.out.glob('image_patches*.png')))}")
 

@@ -19,11 +19,8 @@ ones anew in every epoch, the held-out digits are binarised once. Encoder and de
 What depends on the backend is in ``vae_digits_numpyro.py`` and ``vae_digits_pyro.py``, which mirror each other.
 """
 
-import contextlib
 import dataclasses
 import pathlib
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,6 +28,7 @@ import numpy as np
 import command_line
 import datasets
 import vae_digits_plots as plots
+from stages import Stages
 
 SHAPE = (28, 28)
 MODELS = {"8-D, N(0, I)": (8, 0), "8-D, mixture": (8, 20), "2-D, N(0, I)": (2, 0), "2-D, mixture": (2, 20)}
@@ -69,15 +67,15 @@ class Program:
         self.test_labels = digits.test_labels[: settings.num_test]
         self.models: dict[str, Any] = {}
         self.measures: dict[str, dict[str, float]] = {}
-        self.seconds: dict[str, float] = {}
+        self.stages = Stages(announce=progress)
 
     def run(self) -> None:
         """Learn, judge, draw the pictures, print the tables."""
-        with self.timed("learning"):
+        with self.stages.timed("learning"):
             self.models = {name: self.learn(name) for name in MODELS}
-        with self.timed("judging"):
+        with self.stages.timed("judging"):
             self.measures = {name: self.judge(model) for name, model in self.models.items()}
-        with self.timed("inference gaps"):
+        with self.stages.timed("inference gaps"):
             self.gaps = self.backend.gaps(
                 self.models[MAIN],
                 self.test[: self.settings.num_refined],
@@ -85,18 +83,9 @@ class Program:
                 self.settings.num_chains,
                 seed=self.seed,
             )
-        with self.timed("pictures"):
+        with self.stages.timed("pictures"):
             self.draw()
         self.print_tables()
-
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Keep the seconds of the enclosed block under ``stage``."""
-        if self.progress:
-            print(f"{stage} ...", flush=True)
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - start
 
     def learn(self, name: str) -> Any:
         """One autoencoder."""
@@ -179,7 +168,7 @@ class Program:
         print(f"\n{MAIN}, {self.settings.num_refined} digits: amortisation gap {gaps['amortization']:.2f},", end=" ")
         print(f"approximation gap {gaps['approximation']:.2f} (Langevin moves accepted: {gaps['accepted']:.0%})")
         print(f"\n{'':16}{'seconds':>16}")
-        for stage, seconds in self.seconds.items():
+        for stage, seconds in self.stages.seconds.items():
             print(f"{stage:16}{seconds:16.1f}")
         print(f"\npictures: {', '.join(str(path) for path in sorted(self.out.glob('vae_digits*.png')))}")
 
