@@ -5,13 +5,27 @@ BIN := $(VENV)/bin
 # Two workers, a file of tests each: compilation, not arithmetic, takes most of the time.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 INSTALLED := $(VENV)/.installed
+EXTRAS := pyro,numpyro,arviz,examples,test
 
-.PHONY: demo test test-pyro test-numpyro test-slow lint bench docs clean
+# The oldest versions that pyproject.toml admits, and the tests that run with them: one file for each storey.
+FLOORS := .venv-floors
+FLOOR_TESTS := tests/test_imports.py tests/test_packaging.py tests/families/test_exact.py \
+	tests/families/test_own_family.py tests/families/test_guard.py tests/families/test_steps.py \
+	tests/families/test_arviz.py tests/test_numpyro_ebm/test_kernels.py tests/test_pyro_ebm/test_kernels.py
 
-$(INSTALLED): pyproject.toml .ci/constraints.txt
+.PHONY: demo test test-pyro test-numpyro test-slow test-floors mutants lint bench docs clean
+
+$(INSTALLED): pyproject.toml setup.py .ci/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable ".[pyro,numpyro,arviz,examples,test]"
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable ".[$(EXTRAS)]"
+	touch $@
+
+$(FLOORS)/.installed: pyproject.toml setup.py .ci/constraints.txt .ci/floors.py
+	test -x $(FLOORS)/bin/python || $(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip install --quiet --upgrade pip
+	$(FLOORS)/bin/python .ci/floors.py > $(FLOORS)/constraints.txt
+	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@
 
 demo: $(INSTALLED)
@@ -29,10 +43,18 @@ test-numpyro: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(PYTEST) -m slow
 
+# Old libraries warn about newer ones beneath them, which is no concern of ours.
+test-floors: $(FLOORS)/.installed
+	$(FLOORS)/bin/python -m pytest --override-ini filterwarnings=default -m "not slow" $(FLOOR_TESTS)
+
+mutants: $(INSTALLED)
+	$(BIN)/python tests/mutations/run.py
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/rbm.py
@@ -48,4 +70,4 @@ docs: $(INSTALLED)
 	@echo "docs/_build/html/index.html"
 
 clean:
-	rm -rf $(VENV) out docs/_build .jax_cache
+	rm -rf $(VENV) $(FLOORS) out dist docs/_build .jax_cache
