@@ -27,8 +27,11 @@ def machines(package, array):
     rng = np.random.default_rng(0)
     binary = [array(rng.normal(size=shape)) for shape in ((12, 8), 12, 8)]
     real = [array(0.4 * rng.normal(size=(64, 10))), *(array(rng.normal(size=size)) for size in (64, 10))]
-    yield "BernoulliRBM 12 x 8", package.BernoulliRBM(*binary)
-    yield "GaussianBernoulliRBM 64 x 10", package.GaussianBernoulliRBM(*real)
+    for title, family, (weights, visible_bias, hidden_bias) in (
+        ("BernoulliRBM 12 x 8", package.BernoulliRBM, binary),
+        ("GaussianBernoulliRBM 64 x 10", package.GaussianBernoulliRBM, real),
+    ):
+        yield title, family(weights, visible_bias=visible_bias, hidden_bias=hidden_bias)
 
 
 def seconds_of(function):
@@ -59,7 +62,7 @@ def main():
     torch.set_num_threads(1)
 
     def in_jax(machine, length):
-        found = numpyro_ebm.infer.log_partition_bounds(machine, jax.random.key(0), num_temperatures=length)
+        found = numpyro_ebm.infer.log_partition_bounds(jax.random.key(0), machine, num_temperatures=length)
         return jax.block_until_ready(found[:3])
 
     def in_torch(machine, length):

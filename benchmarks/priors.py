@@ -103,12 +103,12 @@ def neural(key: jax.Array, images: jax.Array) -> EnergyPrior:
         jax.tree_util.Partial(potential, [*weights, 0.01 * jax.random.normal(keys[2], (64,))]),
         (LATENT,),
         sampler=Hamiltonian(step_size=0.3, num_leapfrog=3),
-        log_partition=AnnealedImportanceSampling(1000, 1000, rng_key=keys[3]),
+        log_partition=AnnealedImportanceSampling(num_chains=1000, num_temperatures=1000, rng_key=keys[3]),
     )
     chains = jax.random.normal(keys[4], (NUM_CHAINS, LATENT))
 
     def criterion(base: Any) -> PersistentContrastiveDivergence:
-        return PersistentContrastiveDivergence(base, numpyro.primitives.mutable("chains", {"value": chains}), 2)
+        return PersistentContrastiveDivergence(base, numpyro.primitives.mutable("chains", {"value": chains}), num_steps=2)
 
     return EnergyPrior(energy, criterion)
 
@@ -179,7 +179,7 @@ def measure(vae: VAE, test: jax.Array, num_samples: int, seed: int) -> list[floa
     estimates = importance_weighted_log_likelihood(vae, test, num_samples, rng_key=key_likelihood)
     terms = elbo_decomposition(vae, test, 10, rng_key=key_terms)
     if isinstance(vae.prior, EnergyPrior) and vae.prior.criterion is not None:
-        bounds = log_partition_bounds(vae.prior.distribution(), key_terms)
+        bounds = log_partition_bounds(key_terms, vae.prior.distribution())
         print(f"log Z of the network prior between {bounds.lower:.3f} and {bounds.upper:.3f}", flush=True)
     return [float(estimates.mean()), *map(float, terms), float(active_units(vae, test).sum())]
 

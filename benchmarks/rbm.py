@@ -80,7 +80,8 @@ def print_training(digits: np.ndarray, epochs: int, repeats: int) -> None:
 
 def pseudo_likelihood(parameters: tuple[np.ndarray, ...], digits: np.ndarray) -> float:
     """Mean exact log pseudo-likelihood in nats."""
-    rbm = numpyro_ebm.BernoulliRBM(*(jnp.asarray(array, jnp.float32) for array in parameters))
+    weights, visible_bias, hidden_bias = (jnp.asarray(array, jnp.float32) for array in parameters)
+    rbm = numpyro_ebm.BernoulliRBM(weights, visible_bias=visible_bias, hidden_bias=hidden_bias)
     return float(numpyro_ebm.objectives.PseudoLikelihood(rbm).log_prob(jnp.asarray(digits)).mean())
 
 
@@ -101,8 +102,8 @@ def numpyro_model(batch: jax.Array) -> None:
     num_visible = batch.shape[-1]
     rbm = numpyro_ebm.BernoulliRBM(
         numpyro.param("weights", lambda key: 0.01 * jax.random.normal(key, (num_visible, NUM_HIDDEN))),
-        numpyro.param("visible_bias", jnp.zeros(num_visible)),
-        numpyro.param("hidden_bias", jnp.zeros(NUM_HIDDEN)),
+        visible_bias=numpyro.param("visible_bias", jnp.zeros(num_visible)),
+        hidden_bias=numpyro.param("hidden_bias", jnp.zeros(NUM_HIDDEN)),
     )
     chains = numpyro.primitives.mutable("chains", {"value": jnp.zeros((BATCH_SIZE, num_visible))})
     criterion = numpyro_ebm.objectives.PersistentContrastiveDivergence(rbm, chains)
@@ -172,8 +173,8 @@ def train_pyro_svi(digits: np.ndarray, epochs: int, seed: int) -> tuple[np.ndarr
     def model(batch: torch.Tensor) -> None:
         rbm = pyro_ebm.BernoulliRBM(
             pyro.param("weights", lambda: start),
-            pyro.param("visible_bias", lambda: torch.zeros(data.shape[1])),
-            pyro.param("hidden_bias", lambda: torch.zeros(NUM_HIDDEN)),
+            visible_bias=pyro.param("visible_bias", lambda: torch.zeros(data.shape[1])),
+            hidden_bias=pyro.param("hidden_bias", lambda: torch.zeros(NUM_HIDDEN)),
         )
         criterion = pyro_ebm.objectives.PersistentContrastiveDivergence(rbm, chains)
         with pyro.plate("batch", len(batch)), pyro.poutine.scale(scale=1 / len(batch)):
@@ -226,7 +227,7 @@ def jax_contest(weights: np.ndarray, start: np.ndarray, num_sweeps: int) -> Cont
 
     def sweep() -> jax.Array:
         draws = numpyro_ebm.infer.run_chain(
-            rbm, jax.random.key(0), 1, thinning=num_sweeps, num_chains=len(start), initial=position
+            jax.random.key(0), rbm, 1, thinning=num_sweeps, num_chains=len(start), initial=position
         )
         return draws.block_until_ready()
 

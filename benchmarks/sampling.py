@@ -212,8 +212,10 @@ def main():
     options = parser.parse_args()
     warm, long, short = (20, 20, 10) if options.quick else (1000, 2000, 400)
     arguments = parameters(options.visible, options.hidden)
-    machine = numpyro_ebm.GaussianBernoulliRBM(*map(jnp.asarray, arguments), log_partition=None, validate_args=False)
-    position = machine._initial(jax.random.key(0), (options.chains,))
+    weights, visible_bias, hidden_bias, scale = map(jnp.asarray, arguments)
+    biases = {"visible_bias": visible_bias, "hidden_bias": hidden_bias, "scale": scale}
+    machine = numpyro_ebm.GaussianBernoulliRBM(weights, **biases, log_partition=None, validate_args=False)
+    position = machine.initial(jax.random.key(0), (options.chains,))
     print(f"{options.chains} chains, {options.visible} visible and {options.hidden} hidden units, one core, float32")
     columns = "".join(f"{name:>14s}" for name in ("gradients/s", "min ESS/s"))
     print(f"{'NumPyro':28s}{columns}{'ratio':>9s}{'accept':>9s}{'draws':>8s}")
@@ -244,7 +246,9 @@ def main():
     print(f"{'our best / the best rival, effective samples per second':58s}{best / rival:6.2f}")
 
     print(f"\n{'Pyro':28s}{columns}{'ratio':>9s}{'accept':>9s}{'draws':>8s}")
-    machine = pyro_ebm.GaussianBernoulliRBM(*map(torch.as_tensor, arguments), log_partition=None, validate_args=False)
+    weights, visible_bias, hidden_bias, scale = map(torch.as_tensor, arguments)
+    biases = {"visible_bias": visible_bias, "hidden_bias": hidden_bias, "scale": scale}
+    machine = pyro_ebm.GaussianBernoulliRBM(weights, **biases, log_partition=None, validate_args=False)
     pyro.set_rng_seed(0)
     draws, seconds, accept = pyro_host(machine, warm // 5, long // 5)
     reference, _ = print_row("Pyro HMC (one chain)", draws, seconds, accept, NUM_LEAPFROG * draws.shape[1])

@@ -54,7 +54,7 @@ class Model(NamedTuple):
     losses: np.ndarray
 
     def density(self, **options: Any) -> CausalAutoencoder:
-        return CausalAutoencoder(self.network, (NUM_PIXELS,), self.scale, **options)
+        return CausalAutoencoder(self.network, (NUM_PIXELS,), scale=self.scale, **options)
 
 
 def learn(train: np.ndarray, num_epochs: int, seed: int, progress: bool) -> Model:
@@ -66,7 +66,7 @@ def learn(train: np.ndarray, num_epochs: int, seed: int, progress: bool) -> Mode
         network = nnx.merge(structure, numpyro.param("network", start))
         scale = numpyro.param("scale", jnp.ones(NUM_PIXELS), constraint=numpyro.distributions.constraints.positive)
         with numpyro.plate("digits", BATCH_SIZE):
-            numpyro.sample("pixels", CausalAutoencoder(network, (NUM_PIXELS,), scale), obs=batch)
+            numpyro.sample("pixels", CausalAutoencoder(network, (NUM_PIXELS,), scale=scale), obs=batch)
 
     schedule = optax.cosine_decay_schedule(3e-3, num_epochs * num_batches)
     svi = SVI(program, lambda batch: None, numpyro.optim.optax_to_numpyro(optax.adam(schedule)), Trace_ELBO())

@@ -79,7 +79,7 @@ def hidden_probabilities(rbm: GaussianBernoulliRBM, digits: np.ndarray) -> np.nd
 def fantasies(rbm: GaussianBernoulliRBM, *, num_chains: int, num_sweeps: int, seed: int) -> np.ndarray:
     """Ends of long Gibbs chains that start from noise: E[v | h] at each chain's last hidden state."""
     key_chain, key_hidden = random.split(random.key(seed))
-    value = run_chain(rbm, key_chain, 1, num_warmup=num_sweeps, num_chains=num_chains)[:, 0]
+    value = run_chain(key_chain, rbm, 1, num_warmup=num_sweeps, num_chains=num_chains)[:, 0]
     hidden = rbm.hidden_given_visible(value).sample(key_hidden)
     return np.asarray(rbm.visible_given_hidden(hidden).mean)
 
@@ -91,7 +91,7 @@ def denoise(
 
     :return: shape (chains, draws, digits, pixels).
     """
-    return np.asarray(run_chain(rbm.condition_on_noisy(noisy, noise_scale), random.key(seed), **chains))
+    return np.asarray(run_chain(random.key(seed), rbm.condition_on_noisy(noisy, noise_scale), **chains))
 
 
 def inpaint(
@@ -101,7 +101,7 @@ def inpaint(
 
     :return: shape (chains, draws, digits, unknown pixels).
     """
-    return np.asarray(run_chain(rbm.condition(known, values), random.key(seed), **chains))
+    return np.asarray(run_chain(random.key(seed), rbm.condition(known, values), **chains))
 
 
 # ------------------------------------------------------------------------------ probabilistic programs

@@ -43,7 +43,7 @@ def tied(points: Any, network: Any, noise: float, log_partition: Any = "auto") -
     visible_bias = numpyro.param("visible_bias", jnp.zeros(2))
     gain = numpyro.param("gain", jnp.full(NUM_HIDDEN, 1 / NUM_HIDDEN))
     options = {"activation": "tanh", "temperature": noise**2, "gain": gain, "log_partition": log_partition}
-    return TiedAutoencoder(weights, hidden_bias, visible_bias, **options)
+    return TiedAutoencoder(weights, hidden_bias=hidden_bias, visible_bias=visible_bias, **options)
 
 
 def untied(points: Any, network: nnx.Module, log_partition: Any = "auto") -> LineIntegralEnergy:
@@ -104,7 +104,7 @@ def denoise_symmetrically(model: LineIntegralEnergy, points: Any) -> None:
     """Denoising, with a penalty on the field's asymmetry also where no data are (Chao et al. 2023)."""
     denoise(model, points)
     around = points + 2 * NOISE * random.normal(numpyro.prng_key(), points.shape)
-    numpyro.factor("symmetry", -PENALTY * asymmetry(model, around, "hutchinson"))
+    numpyro.factor("symmetry", -PENALTY * asymmetry(model, around, estimator="hutchinson"))
 
 
 #: How each model is made, and how it observes the data.
@@ -165,7 +165,7 @@ def field_asymmetry(model: EnergyDistribution, points: Any) -> jax.Array:
 @partial(jax.jit, static_argnames="radius")
 def field_circulation(model: EnergyDistribution, points: Any, radius: float) -> jax.Array:
     """Circulation of the model's field around a circle about each point, shape ``(...)``."""
-    return circulation(model, points, radius)
+    return circulation(model, points, radius=radius)
 
 
 @jax.jit
@@ -181,7 +181,7 @@ def draw_landscape(ax: Any, model: Any, starts: np.ndarray, bounds: tuple[float,
     highest = log_density(model, jnp.stack(jnp.meshgrid(axis, axis), -1)).max()
     energy = lambda point: jnp.minimum(highest - log_density(model, point), ceiling)
     found = fixed_points(model, starts)
-    plot_field(model, energy, found, bounds=bounds, ax=ax)
+    plot_field(model, energy, fixed_points=found, bounds=bounds, ax=ax)
     return list(found.kinds)
 
 
@@ -190,7 +190,7 @@ def draw_landscape(ax: Any, model: Any, starts: np.ndarray, bounds: tuple[float,
 
 def hamiltonian(model: EnergyDistribution, *, seed: int, **chains: int) -> np.ndarray:
     """Hamiltonian Monte Carlo along the score, from standard normal starts, shape (chains, draws, 2)."""
-    return np.asarray(run_chain(model, random.key(seed), sampler=Hamiltonian(num_leapfrog=16), **chains))
+    return np.asarray(run_chain(random.key(seed), model, sampler=Hamiltonian(num_leapfrog=16), **chains))
 
 
 def nuts(

@@ -42,7 +42,7 @@ def tied(points: torch.Tensor, network: Any, noise: float, log_partition: Any = 
     visible_bias = pyro.param("visible_bias", lambda: torch.zeros(2))
     gain = pyro.param("gain", lambda: torch.full((NUM_HIDDEN,), 1 / NUM_HIDDEN))
     options = {"activation": "tanh", "temperature": noise**2, "gain": gain, "log_partition": log_partition}
-    return TiedAutoencoder(weights, hidden_bias, visible_bias, **options)
+    return TiedAutoencoder(weights, hidden_bias=hidden_bias, visible_bias=visible_bias, **options)
 
 
 def untied(points: torch.Tensor, network: nn.Module, log_partition: Any = "auto") -> LineIntegralEnergy:
@@ -98,7 +98,7 @@ def denoise_symmetrically(model: LineIntegralEnergy, points: torch.Tensor) -> No
     """Denoising, with a penalty on the field's asymmetry also where no data are (Chao et al. 2023)."""
     denoise(model, points)
     around = points + 2 * NOISE * torch.randn_like(points)
-    pyro.factor("symmetry", -PENALTY * asymmetry(model, around, "hutchinson"))
+    pyro.factor("symmetry", -PENALTY * asymmetry(model, around, estimator="hutchinson"))
 
 
 #: How each model is made, and how it observes the data.
@@ -163,7 +163,7 @@ def field_asymmetry(model: EnergyDistribution, points: Any) -> torch.Tensor:
 
 def field_circulation(model: EnergyDistribution, points: Any, radius: float) -> torch.Tensor:
     """Circulation of the model's field around a circle about each point, shape ``(...)``."""
-    return circulation(model, points, radius)
+    return circulation(model, points, radius=radius)
 
 
 def field_and_force(model: Any, points: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -179,7 +179,7 @@ def draw_landscape(ax: Any, model: Any, starts: np.ndarray, bounds: tuple[float,
     highest = log_density(model, torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)).max()
     energy = lambda point: (highest - log_density(model, point)).clamp(max=ceiling)
     found = fixed_points(model, starts)
-    plot_field(model, energy, found, bounds=bounds, ax=ax)
+    plot_field(model, energy, fixed_points=found, bounds=bounds, ax=ax)
     return list(found.kinds)
 
 

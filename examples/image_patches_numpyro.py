@@ -29,8 +29,8 @@ def make_model(family: str, parameters: dict[str, Any], pooling: Any) -> Model:
     filters, weights = parameters["filters"], parameters["weights"]
     units, hidden_bias = parameters["units"], parameters["hidden_bias"]
     if family == "mPoT":
-        return MeanProductOfStudentT(filters, weights, jnp.exp(units), pooling=pooling, hidden_bias=hidden_bias)
-    return MeanCovarianceRBM(filters, -pooling, weights, covariance_bias=units, hidden_bias=hidden_bias)
+        return MeanProductOfStudentT(filters, weights, concentration=jnp.exp(units), pooling=pooling, hidden_bias=hidden_bias)
+    return MeanCovarianceRBM(filters, weights, pooling=-pooling, covariance_bias=units, hidden_bias=hidden_bias)
 
 
 # -------------------------------------------------------------------------------------------- learning
@@ -53,7 +53,7 @@ def train(
     model = partial(make_model, family, pooling=pooling)
 
     def matching(parameters: Any, chains: Any, batch: Any, key: Any) -> tuple[Any, Any]:
-        criterion = ScoreMatching(model(parameters), "hutchinson", rng_key=key)
+        criterion = ScoreMatching(model(parameters), estimator="hutchinson", rng_key=key)
         return -criterion.log_prob(batch).mean(), chains
 
     def contrastive(parameters: Any, chains: Any, batch: Any, key: Any) -> tuple[Any, Any]:
@@ -105,9 +105,9 @@ def objective(model: Model, values: np.ndarray) -> float:
 
 def gibbs(model: Model, *, seed: int, **sizes: int) -> np.ndarray:
     """Draws by Gibbs sampling from noise, shape (chains, draws, components)."""
-    return np.asarray(run_chain(model, random.key(seed), **sizes))
+    return np.asarray(run_chain(random.key(seed), model, **sizes))
 
 
 def hamiltonian(model: Model, start: np.ndarray, *, seed: int, **sizes: int) -> np.ndarray:
     """Draws by Hamiltonian Monte Carlo from given points, shape (chains, draws, components)."""
-    return np.asarray(run_chain(model, random.key(seed), initial=start, sampler=Hamiltonian(num_leapfrog=20), **sizes))
+    return np.asarray(run_chain(random.key(seed), model, initial=start, sampler=Hamiltonian(num_leapfrog=20), **sizes))

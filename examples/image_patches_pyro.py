@@ -27,8 +27,8 @@ def make_model(family: str, parameters: dict[str, Any], pooling: Any) -> Model:
     filters, weights = parameters["filters"], parameters["weights"]
     units, hidden_bias = parameters["units"], parameters["hidden_bias"]
     if family == "mPoT":
-        return MeanProductOfStudentT(filters, weights, units.exp(), pooling=pooling, hidden_bias=hidden_bias)
-    return MeanCovarianceRBM(filters, -pooling, weights, covariance_bias=units, hidden_bias=hidden_bias)
+        return MeanProductOfStudentT(filters, weights, concentration=units.exp(), pooling=pooling, hidden_bias=hidden_bias)
+    return MeanCovarianceRBM(filters, weights, pooling=-pooling, covariance_bias=units, hidden_bias=hidden_bias)
 
 
 # -------------------------------------------------------------------------------------------- learning
@@ -54,7 +54,7 @@ def train(
     chains = torch.randn(BATCH_SIZE, values.shape[1])
 
     def matching(batch: torch.Tensor) -> torch.Tensor:
-        return -ScoreMatching(model(state), "hutchinson").log_prob(batch).mean()
+        return -ScoreMatching(model(state), estimator="hutchinson").log_prob(batch).mean()
 
     def contrastive(batch: torch.Tensor) -> torch.Tensor:
         return -PersistentContrastiveDivergence(model(state), chains).log_prob(batch).mean()

@@ -122,12 +122,12 @@ def draw_reconstructions(vae: VAE, digits: np.ndarray, shape: tuple[int, int], a
 def draw_traversal(vae: VAE, digit: np.ndarray, shape: tuple[int, int], axis: Any) -> None:
     """The library's picture of decodings along each latent dimension, through the posterior mean of a digit."""
     start = vae.encode(digit[None]).mean[0]
-    plot_traversal(vae, shape, start, ax=axis)
+    plot_traversal(vae, shape, start=start, ax=axis)
 
 
 def draw_latent(vae: VAE, digits: np.ndarray, labels: np.ndarray, axis: Any, *, seed: int) -> None:
     """The library's picture of the aggregated posterior over the prior."""
-    plot_latent(vae, digits, labels, rng_key=random.key(seed), ax=axis)
+    plot_latent(vae, digits, labels=labels, rng_key=random.key(seed), ax=axis)
 
 
 # -------------------------------------------------------------------------------------------- judging

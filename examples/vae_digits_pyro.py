@@ -127,13 +127,13 @@ def draw_reconstructions(vae: VAE, digits: np.ndarray, shape: tuple[int, int], a
 def draw_traversal(vae: VAE, digit: np.ndarray, shape: tuple[int, int], axis: Any) -> None:
     """The library's picture of decodings along each latent dimension, through the posterior mean of a digit."""
     start = vae.encode(torch.as_tensor(digit)[None]).mean[0]
-    plot_traversal(vae, shape, start, ax=axis)
+    plot_traversal(vae, shape, start=start, ax=axis)
 
 
 def draw_latent(vae: VAE, digits: np.ndarray, labels: np.ndarray, axis: Any, *, seed: int) -> None:
     """The library's picture of the aggregated posterior over the prior."""
     pyro.set_rng_seed(seed)
-    plot_latent(vae, torch.as_tensor(digits), labels, ax=axis)
+    plot_latent(vae, torch.as_tensor(digits), labels=labels, ax=axis)
 
 
 # -------------------------------------------------------------------------------------------- judging

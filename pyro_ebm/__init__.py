@@ -12,10 +12,7 @@ except ImportError as error:
         'Install the extra that brings them: pip install "ppl-ebm[pyro]"'
     ) from error
 
-from pyro_ebm import infer  # first: its kernels need distributions, and these its samplers
-
-# isort: split
-from pyro_ebm import distributions, objectives
+from pyro_ebm import distributions, infer, objectives, sampling
 from pyro_ebm.distributions import *  # noqa: F403
 from pyro_ebm.distributions import __all__ as _distribution_names
 
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["diagnostics", "distributions", "infer", "objectives", "variational", *_distribution_names]
+__all__ = ["diagnostics", "distributions", "infer", "objectives", "sampling", "variational", *_distribution_names]
 
 
 def __getattr__(name: str) -> "ModuleType":

@@ -57,7 +57,7 @@ class NumPyroBackend:
     def run_chain(self, distribution, seed, num_samples, **options):
         import jax
 
-        return self.numpy(self.infer.run_chain(distribution, jax.random.key(seed), num_samples, **options))
+        return self.numpy(self.infer.run_chain(jax.random.key(seed), distribution, num_samples, **options))
 
     def stochastic(self, criterion, *arguments, seed=0, **options):
         """A criterion that draws: NumPyro wants a key."""

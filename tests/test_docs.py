@@ -9,11 +9,15 @@ import re
 
 import pytest
 
+import _ppl_ebm
+
 ROOT = pathlib.Path(__file__).parent.parent
 HOSTS = {"numpyro_ebm": "numpyro", "pyro_ebm": "pyro"}
 
 
 def doctest_modules():
+    for module in pkgutil.iter_modules(_ppl_ebm.__path__, "_ppl_ebm."):
+        yield module.name
     for package, host in HOSTS.items():
         if importlib.util.find_spec(host):
             found = pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")

@@ -1,28 +1,21 @@
 """Export to ArviZ, in the call style of whichever version is installed."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+from numpyro.infer import MCMC
 
-_STAT_NAMES = {
-    "accept_prob": "acceptance_rate",
-    "diverging": "diverging",
-    "energy": "energy",
-    "num_steps": "n_steps",
-    "potential_energy": "lp",
-}
+from _ppl_ebm.arviz import Variables, check_source, inference_data, statistics
 
 
 def to_arviz(
-    mcmc: Any = None,
+    mcmc: MCMC | None = None,
     *,
-    posterior: Mapping[str, Any] | None = None,
-    posterior_predictive: Mapping[str, Any] | None = None,
-    prior: Mapping[str, Any] | None = None,
-    observed_data: Mapping[str, Any] | None = None,
-    sample_stats: Mapping[str, Any] | None = None,
+    posterior: Variables | None = None,
+    posterior_predictive: Variables | None = None,
+    prior: Variables | None = None,
+    observed_data: Variables | None = None,
+    sample_stats: Variables | None = None,
     coords: Mapping[str, Any] | None = None,
     dims: Mapping[str, Any] | None = None,
 ) -> Any:
@@ -51,9 +44,8 @@ def to_arviz(
     >>> idata["posterior"]["v"].shape
     (2, 50, 2)
     """
-    if (mcmc is None) == (posterior is None):
-        raise ValueError("mcmc, posterior: to_arviz expected exactly one of them")
-    stats: dict[str, Any] = {}
+    check_source(mcmc, posterior)
+    stats: Variables = {}
     if mcmc is not None:
         posterior, stats = _from_mcmc(mcmc)
     groups = {
@@ -62,37 +54,11 @@ def to_arviz(
         "prior": prior,
         "sample_stats": {**stats, **(sample_stats or {})},
     }
-    arrays = {group: _chain_draw(group, values) for group, values in groups.items() if values}
-    if observed_data:
-        arrays["observed_data"] = {name: np.asarray(value) for name, value in observed_data.items()}
-    return _from_dict(arrays, coords, dims)
+    return inference_data(groups, observed_data, coords, dims)
 
 
-def _from_mcmc(mcmc: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        samples = mcmc.get_samples(group_by_chain=True)
-        fields = mcmc.get_extra_fields(group_by_chain=True)
-    except (AttributeError, TypeError) as error:
-        raise ValueError(f"mcmc: expected a numpyro.infer.MCMC that has run, got {mcmc!r}") from error
-    stats = {_STAT_NAMES[name]: np.asarray(value) for name, value in fields.items() if name in _STAT_NAMES}
-    if "lp" in stats:
-        stats["lp"] = -stats["lp"]
-    return samples, stats
-
-
-def _chain_draw(group: str, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    arrays = {name: np.asarray(value) for name, value in values.items()}
-    for name, array in arrays.items():
-        if array.ndim < 2:
-            raise ValueError(f"{group}: expected {name!r} of shape (chain, draw, ...), got {array.shape}")
-    return arrays
-
-
-def _from_dict(groups: dict[str, Any], coords: Any, dims: Any) -> Any:
-    try:
-        import arviz
-    except ImportError as error:
-        raise ImportError('to_arviz needs ArviZ; install it with: pip install "ppl-ebm[arviz]"') from error
-    if "data" in inspect.signature(arviz.from_dict).parameters:  # ArviZ 1.x
-        return arviz.from_dict(groups, coords=coords, dims=dims)
-    return arviz.from_dict(**groups, coords=coords, dims=dims)
+def _from_mcmc(mcmc: MCMC) -> tuple[Variables, Variables]:
+    """Samples and sample statistics."""
+    if not isinstance(mcmc, MCMC) or mcmc.last_state is None:
+        raise ValueError(f"mcmc: to_arviz expected a numpyro.infer.MCMC that has run, got {mcmc!r}")
+    return mcmc.get_samples(group_by_chain=True), statistics(mcmc.get_extra_fields(group_by_chain=True))

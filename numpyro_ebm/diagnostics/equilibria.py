@@ -1,47 +1,26 @@
 """Fixed points of a reconstruction and what the field does around them: an autoencoder remembers its sinks."""
 
-import copy
-import itertools
-import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
-from numpyro_ebm.diagnostics.fields import Function, as_function, as_points, check_output, jacobian
-from numpyro_ebm.infer.checks import check_positive, check_positive_int
+from _ppl_ebm.checks import check_positive, check_positive_int
+from _ppl_ebm.equilibria import FixedPoints, locate
+from _ppl_ebm.fields import Reconstructs, check_starts, check_unbatched
+from numpyro_ebm.diagnostics.fields import Function, as_function, as_points, jacobian, output_type
 
-KINDS = ("sink", "saddle", "source", "degenerate")
-
-
-class FixedPoints(NamedTuple):
-    """Fixed points by kind, sinks first; see :func:`fixed_points`.
-
-    ``points``
-        shape ``(M, D)``.
-    ``kinds``
-        ``"sink"``, ``"saddle"``, ``"source"`` or ``"degenerate"`` for each.
-    ``eigenvalues``
-        of the field's Jacobian at each, complex, shape ``(M, D)``, in order of their real parts.
-    ``num_dropped``
-        how many of the starts led to no fixed point.
-
-    >>> import jax.numpy as jnp
-    >>> from numpyro_ebm.diagnostics.equilibria import fixed_points
-    >>> fixed_points(lambda x: x + 1, jnp.zeros((5, 2))).num_dropped
-    5
-    """
-
-    points: jax.Array
-    kinds: tuple[str, ...]
-    eigenvalues: jax.Array
-    num_dropped: int
+Reconstruction: TypeAlias = Function | Reconstructs[jax.Array]
 
 
-def fixed_points(reconstruct: Any, starts: Any, num_steps: int = 500, tolerance: float = 1e-5) -> FixedPoints:
+def fixed_points(
+    reconstruct: Reconstruction, starts: ArrayLike, *, num_steps: int = 500, tolerance: float = 1e-5
+) -> FixedPoints[jax.Array]:
     r"""Fixed points :math:`r(x) = x` of a reconstruction, told apart by the field :math:`F(x) = r(x) - x`.
 
     With the eigenvalues of ``J = dF/dx``, a point is a sink if all real parts are negative, a source if all are
@@ -77,48 +56,40 @@ def fixed_points(reconstruct: Any, starts: Any, num_steps: int = 500, tolerance:
     function, starts = _resolve(reconstruct, starts)
     ends = jax.jit(lambda points: _iterate(function, points, num_steps, tolerance))(starts)
     search = jax.jit(lambda points: _search(function, points, num_steps, tolerance))
-    points, is_fixed, matrices = map(np.asarray, search(jnp.concatenate([ends, starts])))
-    num_dropped = int(np.sum(~is_fixed.reshape(2, -1).any(0)))
-    between = _midpoints(*_classify(points[is_fixed], matrices[is_fixed], tolerance)[:2], len(points))
-    if len(between):  # as many as before, so that the search compiles only once
-        more = search(jnp.asarray(between))
-        points, is_fixed, matrices = map(np.concatenate, zip((points, is_fixed, matrices), more, strict=True))
-    points, kinds, eigenvalues = _classify(points[is_fixed], matrices[is_fixed], tolerance)
-    names = tuple(KINDS[kind] for kind in kinds)
-    return FixedPoints(jnp.asarray(points), names, jnp.asarray(eigenvalues), num_dropped)
+    found = locate(lambda points: jax.device_get(search(points)), np.asarray(ends), np.asarray(starts), tolerance)
+    return FixedPoints(jnp.asarray(found.points), found.kinds, jnp.asarray(found.eigenvalues), found.num_dropped)
 
 
-def _resolve(reconstruct: Any, starts: Any) -> tuple[Function, jax.Array]:
-    function = _unchecked(reconstruct)
-    if isinstance(reconstruct, Distribution) and reconstruct.batch_shape:
-        raise ValueError(
-            f"reconstruct: expected a distribution without batch dimensions, got batch shape {reconstruct.batch_shape}"
-        )
-    starts = as_points("starts", starts)
-    if starts.size == 0 or not np.all(np.isfinite(starts)):
-        raise ValueError(f"starts: expected at least one point, and finite ones, got shape {starts.shape}")
-    starts = starts.reshape(-1, starts.shape[-1])
-    return function, starts.astype(check_output("reconstruct", function, starts))
-
-
-def _unchecked(reconstruct: Any) -> Function:
-    """The reconstruction without checks of where a search may go."""
+def _resolve(reconstruct: Reconstruction, starts: ArrayLike) -> tuple[Function, jax.Array]:
+    function = as_function(reconstruct, "reconstruct", ("reconstruct",))
     if isinstance(reconstruct, Distribution):
-        reconstruct = copy.copy(reconstruct)
-        reconstruct._validate_args = False
-    return as_function(reconstruct, "reconstruct", ("reconstruct",))
+        check_unbatched("reconstruct", reconstruct.batch_shape)
+    starts = as_points("starts", starts)
+    check_starts(starts.shape, bool(jnp.all(jnp.isfinite(starts))))
+    starts = starts.reshape(-1, starts.shape[-1])
+    return function, starts.astype(output_type("reconstruct", function, starts))
 
 
 def _iterate(function: Function, points: jax.Array, num_steps: int, tolerance: float) -> jax.Array:
     """Ends of ``x <- r(x)``, which starts again where it leaves the finite numbers."""
 
-    def body(carry: Any) -> Any:
-        step, old, _ = carry
+    def step(old: jax.Array) -> tuple[jax.Array, jax.Array]:
         new = function(old)
         new = jnp.where(jnp.all(jnp.isfinite(new), -1, keepdims=True), new, points)
-        return step + 1, new, jnp.any(_norm(new - old) > tolerance)
+        return new, jnp.any(_norm(new - old) > tolerance)
 
-    return lax.while_loop(lambda carry: (carry[0] < num_steps) & carry[2], body, (0, points, True))[1]
+    return _repeat(step, points, num_steps)
+
+
+def _repeat(step: Callable[[jax.Array], tuple[jax.Array, jax.Array]], points: jax.Array, num_steps: int) -> jax.Array:
+    """The end of at most ``num_steps`` steps, each of which says whether to go on."""
+
+    def body(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        count, points, _ = carry
+        return count + 1, *step(points)
+
+    start = jnp.asarray(0), points, jnp.asarray(True)
+    return lax.while_loop(lambda carry: (carry[0] < num_steps) & carry[2], body, start)[1]
 
 
 def _search(function: Function, points: jax.Array, num_steps: int, tolerance: float) -> tuple[jax.Array, ...]:
@@ -135,12 +106,7 @@ def _search(function: Function, points: jax.Array, num_steps: int, tolerance: fl
 
 def _newton(field: Function, point: jax.Array, num_steps: int) -> jax.Array:
     """Safeguarded Newton steps until one improves by less than a hundredth: to rounding, at a fixed point."""
-
-    def body(carry: Any) -> Any:
-        step, point, _ = carry
-        return step + 1, *_newton_step(field, point)
-
-    return lax.while_loop(lambda carry: (carry[0] < num_steps) & carry[2], body, (0, point, True))[1]
+    return _repeat(lambda point: _newton_step(field, point), point, num_steps)
 
 
 def _newton_step(field: Function, point: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -163,39 +129,3 @@ def _newton_direction(field: Function, point: jax.Array, residual: jax.Array) ->
 
 def _norm(vectors: jax.Array) -> jax.Array:
     return jnp.linalg.norm(vectors, axis=-1)
-
-
-def _classify(points: np.ndarray, matrices: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points that differ, their kinds (as positions in ``KINDS``, in order) and eigenvalues."""
-    kept = _distinct(points, np.full(len(points), tolerance))
-    points, eigenvalues = points[kept], np.linalg.eigvals(matrices[kept])
-    eigenvalues = np.sort(eigenvalues.astype(np.result_type(points.dtype, np.complex64)), -1)
-    kinds = np.array([_kind(row.real, tolerance) for row in eigenvalues], int)
-    kept = _distinct(points, np.where(kinds == KINDS.index("degenerate"), math.sqrt(tolerance), tolerance))
-    order = kept[np.argsort(kinds[kept], kind="stable")]
-    return points[order], kinds[order], eigenvalues[order]
-
-
-def _distinct(points: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Indices of points that lie farther than their radius, times one plus their length, from all before them."""
-    kept: list[int] = []
-    for index, (point, radius) in enumerate(zip(points, radii, strict=True)):
-        distances = np.linalg.norm(points[kept] - point, axis=-1)
-        if np.all(distances > radius * (1 + np.linalg.norm(point))):
-            kept.append(index)
-    return np.array(kept, int)
-
-
-def _kind(rates: np.ndarray, tolerance: float) -> int:
-    """Position in ``KINDS`` of a fixed point with these real parts."""
-    if np.any(np.abs(rates) <= tolerance):
-        return KINDS.index("degenerate")
-    return KINDS.index("sink" if np.all(rates < 0) else "source" if np.all(rates > 0) else "saddle")
-
-
-def _midpoints(points: np.ndarray, kinds: np.ndarray, count: int) -> np.ndarray:
-    """Half-way points of the nearest pairs of sinks: ``count`` of them, with repeats, or none."""
-    sinks = points[kinds == KINDS.index("sink")]
-    pairs = sorted(itertools.combinations(sinks, 2), key=lambda pair: float(np.linalg.norm(pair[0] - pair[1])))
-    middles = [(first + second) / 2 for first, second in pairs[:count]]
-    return np.resize(middles, (count if pairs else 0, sinks.shape[-1])).astype(sinks.dtype)

@@ -7,21 +7,34 @@ method ``field`` (autoencoders) or, without one, ``score`` (energies). The diagn
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
+from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
-from numpyro_ebm.infer.checks import check_positive, check_positive_int
-from numpyro_ebm.infer.keys import require_key
+from _ppl_ebm.fields import (
+    HasField,
+    HasScore,
+    check_continuous_vectors,
+    check_output_like,
+    check_points,
+    circle,
+    function_of,
+    is_exact,
+)
+from numpyro_ebm.sampling.keys import require_key
+from numpyro_ebm.sampling.types import Key
 
-Function = Callable[[jax.Array], jax.Array]
+Function: TypeAlias = Callable[[jax.Array], jax.Array]
+Field: TypeAlias = Function | HasField[jax.Array] | HasScore[jax.Array]
 
 
 def divergence(
-    field: Any, value: Any, estimator: str = "exact", num_probes: int = 1, *, rng_key: Any = None
+    field: Field, value: ArrayLike, *, estimator: str = "exact", num_probes: int = 1, rng_key: Key | None = None
 ) -> jax.Array:
     r"""Divergence of a field, :math:`\mathrm{tr}\, J(v)`.
 
@@ -43,7 +56,7 @@ def divergence(
     >>> print(divergence(lambda v: v**2, jnp.array([1.0, 3.0])))
     8.0
     """
-    exact = _check_estimator("divergence", estimator, num_probes)
+    exact = is_exact("divergence", estimator, num_probes)
     function, value = resolve(field, value)
     if exact:
         return jnp.trace(jacobian(function, value), axis1=-2, axis2=-1)
@@ -56,7 +69,7 @@ def divergence(
 
 
 def asymmetry(
-    field: Any, value: Any, estimator: str = "exact", num_probes: int = 1, *, rng_key: Any = None
+    field: Field, value: ArrayLike, *, estimator: str = "exact", num_probes: int = 1, rng_key: Key | None = None
 ) -> jax.Array:
     r"""Asymmetry of a field's Jacobian, :math:`\|J - J'\|_F^2 / (4 \|J\|_F^2)`: 0 if symmetric, 1 if antisymmetric.
 
@@ -84,7 +97,7 @@ def asymmetry(
     >>> print(asymmetry(shear, jnp.array([1.0, 3.0])))
     0.5
     """
-    exact = _check_estimator("asymmetry", estimator, num_probes)
+    exact = is_exact("asymmetry", estimator, num_probes)
     function, value = resolve(field, value)
     if exact:
         matrix = jacobian(function, value)
@@ -99,7 +112,9 @@ def asymmetry(
     return _ratio(jnp.sum(differences, 0), jnp.sum(totals, 0))
 
 
-def circulation(field: Any, value: Any, radius: float = 0.1, plane: Any = (0, 1), num_nodes: int = 64) -> jax.Array:
+def circulation(
+    field: Field, value: ArrayLike, *, radius: float = 0.1, plane: npt.ArrayLike = (0, 1), num_nodes: int = 64
+) -> jax.Array:
     r"""Circulation of a field, :math:`\oint F \cdot dl` around a circle about each value.
 
     The circle runs from the first direction of ``plane`` to the second, so that for a small radius this is
@@ -122,58 +137,44 @@ def circulation(field: Any, value: Any, radius: float = 0.1, plane: Any = (0, 1)
     >>> print(f"{circulation(rotation, jnp.array([1.0, 3.0]), radius=0.5):.4f}")  # area 0.7854 times curl 2
     1.5708
     """
-    check_positive("radius", radius)
-    check_positive_int("num_nodes", num_nodes)
-    if num_nodes < 3:
-        raise ValueError(f"num_nodes: expected at least 3 points on the circle, got {num_nodes}")
     function, value = resolve(field, value)
-    outward, along = _circle(_directions(plane, value), num_nodes)
+    vectors = jnp.asarray(np.stack(circle(plane, value.shape[-1], radius, num_nodes)), value.dtype)
+    outward, along = vectors.reshape(2, num_nodes, *(1,) * (value.ndim - 1), value.shape[-1])
     flow = function(value[None] + radius * outward)
     return 2 * math.pi * radius / num_nodes * jnp.sum(flow * along, (0, -1))
 
 
-def resolve(field: Any, value: Any) -> tuple[Function, jax.Array]:
+def resolve(field: Field, value: ArrayLike) -> tuple[Function, jax.Array]:
     """``field`` as a function of batches, and ``value`` as an array of its type over its batch dimensions."""
     function = as_function(field, "field", ("field", "score"))
     value = as_points("value", value)
     value = jnp.broadcast_to(value, (*jnp.broadcast_shapes(value.shape[:-1], _batch_shape(field)), value.shape[-1]))
-    return function, value.astype(check_output("field", function, value))
+    return function, value.astype(output_type("field", function, value))
 
 
-def as_function(field: Any, name: str, methods: tuple[str, ...]) -> Function:
+def as_function(field: object, name: str, methods: tuple[str, ...]) -> Function:
     """A function of batches: the first of ``methods`` that the class of ``field`` has, else ``field`` itself."""
-    function = next((getattr(field, method) for method in methods if hasattr(type(field), method)), field)
-    if not callable(function) or (function is field and isinstance(field, Distribution)):
-        expected = " or ".join(f"`{method}`" for method in methods)
-        raise TypeError(f"{name}: expected a function or an object with a method {expected}, got {field!r}")
+    function = function_of(name, field, methods, is_distribution=isinstance(field, Distribution))
     if isinstance(field, Distribution):
-        _check_distribution(field, name)
+        check_continuous_vectors(name, type(field).__name__, field.event_shape, field.is_discrete)
         return function
     return lambda value: _map_points(function, value, name)
 
 
-def as_points(name: str, value: Any) -> jax.Array:
+def as_points(name: str, value: ArrayLike) -> jax.Array:
     """``value`` as a floating-point array of shape ``(..., D)``."""
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected an array of shape (..., D), got {type(value).__name__}") from error
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name}: expected a real floating-point array, got dtype {array.dtype}")
-    if array.ndim == 0 or array.shape[-1] == 0:
-        raise ValueError(f"{name}: expected shape (..., D), got {array.shape}")
+        raise TypeError(f"{name}: expected values of shape (..., D), got {type(value).__name__}") from error
+    check_points(name, array.shape, array.dtype, jnp.issubdtype(array.dtype, jnp.floating))
     return array
 
 
-def check_output(name: str, function: Function, value: jax.Array) -> Any:
+def output_type(name: str, function: Function, value: jax.Array) -> np.dtype:
     """The floating-point type of what ``function`` returns for ``value``, refusing any other shape than its own."""
     output = jax.eval_shape(function, value)
-    if output.shape != value.shape:
-        raise ValueError(
-            f"{name}: expected an output of shape {value.shape} for values of that shape, got {output.shape}"
-        )
-    if not jnp.issubdtype(output.dtype, jnp.floating):
-        raise TypeError(f"{name}: expected real floating-point outputs, got dtype {output.dtype}")
+    check_output_like(name, value.shape, output.shape, output.dtype, jnp.issubdtype(output.dtype, jnp.floating))
     return output.dtype
 
 
@@ -183,34 +184,18 @@ def jacobian(function: Function, value: jax.Array) -> jax.Array:
     return jax.vmap(push, out_axes=-1)(jnp.eye(value.shape[-1], dtype=value.dtype))
 
 
-def _batch_shape(field: Any) -> tuple[int, ...]:
+def _batch_shape(field: Field) -> tuple[int, ...]:
     return field.batch_shape if isinstance(field, Distribution) else ()
 
 
-def _check_distribution(field: Distribution, name: str) -> None:
-    """Refuse distributions without a vector field on R^D."""
-    if len(field.event_shape) != 1:
-        raise ValueError(f"{name}: expected a distribution of vectors, got event shape {field.event_shape}")
-    if field.is_discrete:
-        raise TypeError(f"{name}: expected a continuous distribution, got {type(field).__name__}, which has no score")
-
-
-def _map_points(function: Any, value: jax.Array, name: str) -> jax.Array:
+def _map_points(function: Callable[..., Any], value: jax.Array, name: str) -> jax.Array:
     output = jax.vmap(function)(value.reshape(-1, value.shape[-1]))
     if not isinstance(output, jax.Array):
         raise TypeError(f"{name}: expected a function that returns an array, got {type(output).__name__}")
     return output.reshape(*value.shape[:-1], *output.shape[1:])
 
 
-def _check_estimator(owner: str, estimator: str, num_probes: int) -> bool:
-    """Whether the estimator is the exact one."""
-    if estimator not in ("exact", "hutchinson"):
-        raise ValueError(f'estimator: {owner} expected "exact" or "hutchinson", got {estimator!r}')
-    check_positive_int("num_probes", num_probes)
-    return estimator == "exact"
-
-
-def _probes(rng_key: jax.Array, num_probes: int, value: jax.Array) -> jax.Array:
+def _probes(rng_key: Key, num_probes: int, value: jax.Array) -> jax.Array:
     return jax.random.rademacher(rng_key, (num_probes, *value.shape), value.dtype)
 
 
@@ -221,24 +206,3 @@ def _squares(array: jax.Array, core: int) -> jax.Array:
 def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
     """``part / whole``, and 0 where ``whole`` is 0."""
     return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1.0), 0.0)
-
-
-def _directions(plane: Any, value: jax.Array) -> jax.Array:
-    """Two orthonormal directions, shape ``(2, 1, ..., D)``."""
-    size = value.shape[-1]
-    array = np.asarray(plane)
-    if array.shape == (2,) and np.issubdtype(array.dtype, np.integer):
-        if array[0] == array[1] or not np.all((array >= 0) & (array < size)):
-            raise ValueError(f"plane: expected two different axes from 0 to {size - 1}, got {plane!r}")
-        array = np.eye(size)[array]
-    if array.shape != (2, size) or not np.allclose(array @ array.T, np.eye(2), atol=1e-5):
-        raise ValueError(f"plane: expected two axes or two orthonormal directions of shape ({size},), got {plane!r}")
-    return jnp.asarray(array, value.dtype).reshape(2, *(1,) * (value.ndim - 1), size)
-
-
-def _circle(directions: jax.Array, num_nodes: int) -> tuple[jax.Array, jax.Array]:
-    """Unit vectors outward and along the circle, shape ``(num_nodes, 1, ..., D)``."""
-    angle = 2 * math.pi / num_nodes * jnp.arange(num_nodes, dtype=directions.dtype)
-    angle = angle.reshape(num_nodes, *(1,) * (directions.ndim - 1))
-    first, second = directions[:1], directions[1:]
-    return jnp.cos(angle) * first + jnp.sin(angle) * second, jnp.cos(angle) * second - jnp.sin(angle) * first

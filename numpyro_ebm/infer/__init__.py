@@ -6,8 +6,8 @@ from numpyro_ebm.infer.denoising import WalkJump, plug_and_play_langevin, walk_j
 from numpyro_ebm.infer.exchange import Exchange
 from numpyro_ebm.infer.gibbs import BlockGibbs
 from numpyro_ebm.infer.langevin import MALA, ULA, UnderdampedLangevin
-from numpyro_ebm.infer.samplers import Ancestral, Exact, Gibbs, Hamiltonian, Langevin
 from numpyro_ebm.infer.tempering import ParallelTempering
+from numpyro_ebm.sampling.samplers import Ancestral, Exact, Gibbs, Hamiltonian, Langevin
 
 __all__ = [
     "MALA",

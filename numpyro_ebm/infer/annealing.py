@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,15 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from tqdm.auto import tqdm
 
-from numpyro_ebm.infer import steps
-from numpyro_ebm.infer.checks import check_positive_int
-from numpyro_ebm.infer.keys import require_key
-from numpyro_ebm.infer.samplers import Exact
+from _ppl_ebm.checks import check_positive_int
+from numpyro_ebm.distributions.energy import EnergyDistribution
+from numpyro_ebm.sampling import steps
+from numpyro_ebm.sampling.keys import require_key
+from numpyro_ebm.sampling.protocols import Energy
+from numpyro_ebm.sampling.samplers import Exact, chain_ends
+from numpyro_ebm.sampling.types import Key, PyTree
 
+_Carry: TypeAlias = tuple[jax.Array, jax.Array]  # log weights and positions
 _NUM_PARTS = 20  # of a run that shows its progress
 _PILOT_CHAINS = 16
 _PILOT_ACCEPT, _PILOT_RATE = 0.8, 0.2  # the pilot's step size follows its mean acceptance probability
@@ -27,7 +31,7 @@ _PILOT_ACCEPT, _PILOT_RATE = 0.8, 0.2  # the pilot's step size follows its mean 
     data_fields=["rng_key"],
     meta_fields=["num_chains", "num_temperatures", "num_leapfrog"],
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AnnealedImportanceSampling:
     """Estimator of log Z by annealing from independent units (Neal 2001; Salakhutdinov & Murray 2008).
 
@@ -58,23 +62,23 @@ class AnnealedImportanceSampling:
     num_chains: int = 100
     num_temperatures: int = 1000
     num_leapfrog: int = 5
-    rng_key: Any = None
+    rng_key: Key | None = None
 
-    def seeded(self, distribution: Any) -> "AnnealedImportanceSampling":
+    def prepare(self, energy: Energy) -> "AnnealedImportanceSampling":
         """This configuration with a key, checked against the distribution that will use it."""
         for name in ("num_chains", "num_temperatures", "num_leapfrog"):
             check_positive_int(name, getattr(self, name))
-        if distribution.is_discrete and not (hasattr(distribution, "annealed") and distribution.has_gibbs_step):
+        if energy.is_discrete and not energy.capabilities >= {"annealing", "gibbs_step"}:
             raise TypeError(
                 "log_partition: AnnealedImportanceSampling needs real values, or a family with a path to independent "
-                f"units and Gibbs sampling along it; {type(distribution).__name__} is discrete and has none"
+                f"units and Gibbs sampling along it; {type(energy).__name__} is discrete and has none"
             )
         return dataclasses.replace(self, rng_key=require_key("AnnealedImportanceSampling", self.rng_key))
 
-    def weighted_samples(self, distribution: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def weighted_samples(self, energy: Energy) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Estimate of log Z, the chains' final samples and their normalised weights."""
         key_pilot, key_run = jax.random.split(self.rng_key)
-        path = _Path(distribution)
+        path = _Path(energy)
         step_sizes = _pilot(path, key_pilot, self.num_temperatures, self.num_leapfrog)
         log_weights, samples = _anneal(path, key_run, step_sizes, self.num_chains, self.num_leapfrog)
         total = logsumexp(log_weights, axis=0)
@@ -105,8 +109,8 @@ class LogPartitionBounds(NamedTuple):
 
 
 def log_partition_bounds(
-    distribution: Any,
-    rng_key: jax.Array,
+    rng_key: Key | None,
+    distribution: EnergyDistribution,
     *,
     num_chains: int = 100,
     num_temperatures: int = 1000,
@@ -118,8 +122,8 @@ def log_partition_bounds(
     Reverse chains start from exact draws of the distribution where it has them, else from the ends of chains of
     ``num_temperatures`` transitions, and cool down to independent units.
 
-    :param distribution: an energy distribution, as :class:`AnnealedImportanceSampling` takes it.
     :param rng_key: a JAX PRNG key.
+    :param distribution: an energy distribution, as :class:`AnnealedImportanceSampling` takes it.
     :param num_chains: chains in each direction.
     :param num_temperatures: inverse temperatures, equally spaced, one transition at each.
     :param num_leapfrog: leapfrog steps of a Hamiltonian transition.
@@ -129,21 +133,25 @@ def log_partition_bounds(
     >>> from numpyro_ebm import GaussianBernoulliRBM
     >>> from numpyro_ebm.infer import log_partition_bounds
     >>> rbm = GaussianBernoulliRBM(jnp.array([[1.0, 0.5], [-1.0, 2.0]]))
-    >>> bounds = log_partition_bounds(rbm, jax.random.key(0), num_temperatures=200)
+    >>> bounds = log_partition_bounds(jax.random.key(0), rbm, num_temperatures=200)
     >>> error = 3 * bounds.lower_standard_error, 3 * bounds.upper_standard_error
     >>> bool(bounds.lower - error[0] < rbm.log_partition < bounds.upper + error[1])
     True
     """
     key_forward, key_start, key_reverse = jax.random.split(require_key("log_partition_bounds", rng_key), 3)
-    sampler = AnnealedImportanceSampling(num_chains, num_temperatures, num_leapfrog, key_forward).seeded(distribution)
+    sizes = {"num_chains": num_chains, "num_temperatures": num_temperatures, "num_leapfrog": num_leapfrog}
+    sampler = AnnealedImportanceSampling(**sizes, rng_key=key_forward).prepare(distribution)
     distribution = lax.stop_gradient(distribution)
     key_pilot, key_run = jax.random.split(sampler.rng_key)
     path = _Path(distribution)
     step_sizes = _pilot(path, key_pilot, num_temperatures, num_leapfrog)
     forward = _anneal(path, key_run, step_sizes, num_chains, num_leapfrog, progress)[0]
     exact = distribution.has_exact_sampler
-    start = Exact() if exact else dataclasses.replace(distribution.chain, num_steps=num_temperatures)
-    values = start.sample(distribution, key_start, (num_chains, *distribution.batch_shape))
+    shape = (num_chains, *distribution.batch_shape)
+    if exact:
+        values = Exact().sample(key_start, distribution, shape)
+    else:
+        values = chain_ends(key_start, distribution.chain, distribution, shape, num_temperatures)
     reverse = _anneal_in_reverse(path, key_reverse, step_sizes, values, num_leapfrog, progress)
     lower, lower_error, lower_size = _log_mean(forward)
     upper, upper_error, upper_size = _log_mean(-reverse)
@@ -164,20 +172,25 @@ def _log_mean(log_weights: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 class _Path:
     """Energies from an independent base (inverse temperature 0) to a distribution (1)."""
 
-    def __init__(self, distribution: Any) -> None:
+    def __init__(self, distribution: Energy) -> None:
         self.distribution = distribution
 
-    def tree_flatten(self) -> tuple[tuple[Any], None]:
+    def tree_flatten(self) -> tuple[tuple[Energy], None]:
         return (self.distribution,), None
 
     @classmethod
-    def tree_unflatten(cls, _: None, children: tuple[Any]) -> "_Path":
+    def tree_unflatten(cls, _: None, children: tuple[Energy]) -> "_Path":
         return cls(*children)
 
     @property
     def has_own_base(self) -> bool:
         """Whether the family has a path to independent units; else it is mixed with the standard normal."""
-        return hasattr(self.distribution, "annealed")
+        return "annealing" in self.distribution.capabilities
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether it moves by Gibbs sweeps; else along the score."""
+        return self.distribution.capabilities >= {"annealing", "gibbs_step"}
 
     @property
     def base_log_partition(self) -> jax.Array:
@@ -186,33 +199,36 @@ class _Path:
         size = math.prod(self.distribution.event_shape)
         return jnp.full(self.distribution.batch_shape, 0.5 * size * math.log(2 * math.pi), self.distribution.dtype)
 
-    def at(self, inverse_temperature: jax.Array) -> Any:
+    def at(self, inverse_temperature: jax.Array) -> "Energy | _Mixed":
         """The target on the way."""
         if self.has_own_base:
-            return self.distribution.annealed(inverse_temperature)
+            return self.distribution.at_inverse_temperature(inverse_temperature)
         return _Mixed(self.distribution, inverse_temperature)
 
-    def start(self, rng_key: jax.Array, num_chains: int) -> jax.Array:
+    def start(self, rng_key: Key, num_chains: int) -> jax.Array:
         """Exact draws at 0."""
         shape = (num_chains, *self.distribution.batch_shape)
         if self.has_own_base:
-            return self.distribution._initial(rng_key, shape)
+            return self.distribution.initial(rng_key, shape)
         return jax.random.normal(rng_key, shape + self.distribution.event_shape, self.distribution.dtype)
 
     def to_value(self, position: jax.Array) -> jax.Array:
-        return position if self.has_own_base else self.distribution.unconstrained._to_value(position)
+        return position if self.has_own_base else self.distribution.unconstrained.to_value(position)
 
     def from_value(self, value: jax.Array) -> jax.Array:
-        return value if self.has_own_base else self.distribution.unconstrained._from_value(value)
+        return value if self.has_own_base else self.distribution.unconstrained.from_value(value)
 
     def log_weights(self, num_chains: int) -> jax.Array:
         return jnp.zeros((num_chains, *self.distribution.batch_shape), self.distribution.dtype)
 
-    def move(self, rng_key: jax.Array, beta: jax.Array, position: Any, step_size: Any, num_leapfrog: int) -> Any:
+    def move(
+        self, rng_key: Key, beta: jax.Array, position: jax.Array, step_size: jax.Array, num_leapfrog: int
+    ) -> tuple[jax.Array, jax.Array]:
         """One transition at a temperature: new positions and the mean acceptance probability over chains."""
+        if self.sweeps:
+            swept = self.distribution.at_inverse_temperature(beta).gibbs_step(rng_key, position)
+            return swept, jnp.ones(self.distribution.batch_shape)
         target = self.at(beta)
-        if self.has_own_base and self.distribution.has_gibbs_step:
-            return target.gibbs_step(rng_key, position), jnp.ones(self.distribution.batch_shape)
         state = steps.init(target, position)
         state, info = steps.hamiltonian_step(rng_key, state, target, step_size, num_leapfrog)
         return state.position, info.accept_prob.mean(0)
@@ -221,7 +237,7 @@ class _Path:
 class _Mixed:
     """The geometric mixture of the standard normal density and another."""
 
-    def __init__(self, distribution: Any, weight: jax.Array) -> None:
+    def __init__(self, distribution: Energy, weight: jax.Array) -> None:
         self.target, self.weight = distribution.unconstrained, weight
         self.axes = tuple(range(-len(distribution.event_shape), 0))
 
@@ -237,16 +253,16 @@ class _Mixed:
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def _pilot(path: _Path, rng_key: jax.Array, num_temperatures: int, num_leapfrog: int) -> jax.Array:
+def _pilot(path: _Path, rng_key: Key, num_temperatures: int, num_leapfrog: int) -> jax.Array:
     """Step sizes at all temperatures but 0, shape ``(num_temperatures, *batch_shape)``; they play no part in Gibbs."""
     distribution = path.distribution
     shape = (num_temperatures, *distribution.batch_shape)
-    if path.has_own_base and distribution.has_gibbs_step:
+    if path.sweeps:
         return jnp.ones(shape, distribution.dtype)
     key_start, key_run = jax.random.split(rng_key)
     size = max(1, math.prod(distribution.event_shape))
 
-    def transition(carry: Any, inputs: Any) -> tuple[Any, jax.Array]:
+    def transition(carry: PyTree, inputs: PyTree) -> tuple[PyTree, jax.Array]:
         position, log_step = carry
         key, beta = inputs
         position, accept_prob = path.move(key, beta, position, jnp.exp(log_step), num_leapfrog)
@@ -260,7 +276,7 @@ def _pilot(path: _Path, rng_key: jax.Array, num_temperatures: int, num_leapfrog:
 
 
 def _anneal(
-    path: _Path, rng_key: jax.Array, step_sizes: jax.Array, num_chains: int, num_leapfrog: int, progress: bool = False
+    path: _Path, rng_key: Key, step_sizes: jax.Array, num_chains: int, num_leapfrog: int, progress: bool = False
 ) -> tuple[jax.Array, jax.Array]:
     """Log importance weights and final values of ``num_chains`` annealed chains."""
     key_initial, key_run = jax.random.split(rng_key)
@@ -272,7 +288,7 @@ def _anneal(
 
 
 def _anneal_in_reverse(
-    path: _Path, rng_key: jax.Array, step_sizes: jax.Array, values: jax.Array, num_leapfrog: int, progress: bool
+    path: _Path, rng_key: Key, step_sizes: jax.Array, values: jax.Array, num_leapfrog: int, progress: bool
 ) -> jax.Array:
     """Log weights of the reverse chains from ``values``, in the sense of the forward ones."""
     carry = path.log_weights(len(values)), path.from_value(values)
@@ -282,7 +298,7 @@ def _anneal_in_reverse(
     return carry[0]
 
 
-def _schedule(path: _Path, rng_key: jax.Array, step_sizes: jax.Array) -> tuple[jax.Array, ...]:
+def _schedule(path: _Path, rng_key: Key, step_sizes: jax.Array) -> tuple[jax.Array, ...]:
     """Keys, inverse temperatures before and after, and step sizes of all transitions."""
     betas = jnp.linspace(0.0, 1.0, len(step_sizes) + 1, dtype=path.distribution.dtype)
     return jax.random.split(rng_key, len(step_sizes)), betas[:-1], betas[1:], step_sizes
@@ -298,10 +314,12 @@ def _parts(count: int, progress: bool, title: str) -> Iterator[slice]:
 
 
 @functools.partial(jax.jit, static_argnums=(3,))
-def _warm(path: _Path, carry: Any, schedule: Any, num_leapfrog: int) -> tuple[jax.Array, jax.Array]:
+def _warm(
+    path: _Path, carry: tuple[jax.Array, jax.Array], schedule: PyTree, num_leapfrog: int
+) -> tuple[jax.Array, jax.Array]:
     """Weights and positions after some transitions to lower temperatures."""
 
-    def transition(carry: tuple[jax.Array, jax.Array], inputs: Any) -> tuple[Any, None]:
+    def transition(carry: _Carry, inputs: PyTree) -> tuple[PyTree, None]:
         log_weights, position = carry
         key, previous, current, step_size = inputs
         log_weights = log_weights + path.at(previous).energy(position) - path.at(current).energy(position)
@@ -311,10 +329,12 @@ def _warm(path: _Path, carry: Any, schedule: Any, num_leapfrog: int) -> tuple[ja
 
 
 @functools.partial(jax.jit, static_argnums=(3,))
-def _cool(path: _Path, carry: Any, schedule: Any, num_leapfrog: int) -> tuple[jax.Array, jax.Array]:
+def _cool(
+    path: _Path, carry: tuple[jax.Array, jax.Array], schedule: PyTree, num_leapfrog: int
+) -> tuple[jax.Array, jax.Array]:
     """Weights and positions after some transitions back to higher temperatures."""
 
-    def transition(carry: tuple[jax.Array, jax.Array], inputs: Any) -> tuple[Any, None]:
+    def transition(carry: _Carry, inputs: PyTree) -> tuple[PyTree, None]:
         log_weights, position = carry
         key, previous, current, step_size = inputs
         position = path.move(key, current, position, step_size, num_leapfrog)[0]

@@ -3,18 +3,22 @@
 import functools
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 from tqdm.auto import tqdm
 
-from numpyro_ebm.infer.checks import check_count, check_positive_int
-from numpyro_ebm.infer.keys import require_key
-from numpyro_ebm.infer.samplers import Exact, check_sampler
+from _ppl_ebm.checks import check_count, check_positive_int
+from numpyro_ebm.distributions.energy import EnergyDistribution
+from numpyro_ebm.sampling.keys import require_key
+from numpyro_ebm.sampling.protocols import MarkovChain
+from numpyro_ebm.sampling.samplers import check_chain
+from numpyro_ebm.sampling.types import Key, PyTree
 
 _NUM_CHUNKS = 50
 
@@ -29,35 +33,71 @@ class ChainState(NamedTuple):
     :param num_drawn: draws so far.
     """
 
-    carry: Any
-    tuning: Any
+    carry: PyTree
+    tuning: PyTree
     key_data: np.ndarray
     num_drawn: int
 
 
+@overload
 def run_chain(
-    distribution: Any,
-    rng_key: jax.Array | None,
+    rng_key: Key | None,
+    distribution: EnergyDistribution,
+    num_samples: int,
+    *,
+    num_warmup: int = ...,
+    thinning: int = ...,
+    num_chains: int = ...,
+    initial: ArrayLike | None = ...,
+    sampler: MarkovChain | None = ...,
+    progress: bool = ...,
+    devices: Sequence[jax.Device] | None = ...,
+    resume: ChainState | None = ...,
+    return_state: Literal[False] = ...,
+) -> jax.Array: ...
+
+
+@overload
+def run_chain(
+    rng_key: Key | None,
+    distribution: EnergyDistribution,
+    num_samples: int,
+    *,
+    num_warmup: int = ...,
+    thinning: int = ...,
+    num_chains: int = ...,
+    initial: ArrayLike | None = ...,
+    sampler: MarkovChain | None = ...,
+    progress: bool = ...,
+    devices: Sequence[jax.Device] | None = ...,
+    resume: ChainState | None = ...,
+    return_state: Literal[True],
+) -> tuple[jax.Array, ChainState]: ...
+
+
+def run_chain(
+    rng_key: Key | None,
+    distribution: EnergyDistribution,
     num_samples: int,
     *,
     num_warmup: int = 0,
     thinning: int = 1,
     num_chains: int = 1,
-    initial: Any = None,
-    sampler: Any = None,
+    initial: ArrayLike | None = None,
+    sampler: MarkovChain | None = None,
     progress: bool = False,
-    devices: Sequence[Any] | None = None,
+    devices: Sequence[jax.Device] | None = None,
     resume: ChainState | None = None,
     return_state: bool = False,
-) -> Any:
+) -> jax.Array | tuple[jax.Array, ChainState]:
     """Draws along the distribution's Markov chain: all batch elements and chains advance in parallel.
 
     Compiled once per shape and sampler configuration; repeated calls with new parameters do not recompile. Draws depend
     on the key, and neither on how many are made in one call, nor on the devices. An interrupt (Ctrl-C) of a run that
     shows its progress ends it with a warning and the draws so far.
 
-    :param distribution: an energy distribution.
     :param rng_key: a JAX PRNG key; plays no part in a run that resumes.
+    :param distribution: an energy distribution.
     :param num_samples: draws kept per chain.
     :param num_warmup: transitions run first and thrown away; the step size of a Langevin or Hamiltonian sampler is
         tuned in them unless it was given.
@@ -76,22 +116,22 @@ def run_chain(
     >>> from numpyro_ebm import GaussianBernoulliRBM
     >>> from numpyro_ebm.infer import run_chain
     >>> rbm = GaussianBernoulliRBM(jnp.array([[1.0], [-1.0]]))
-    >>> run_chain(rbm, jax.random.key(0), 10, num_warmup=5, num_chains=3).shape
+    >>> run_chain(jax.random.key(0), rbm, 10, num_warmup=5, num_chains=3).shape
     (3, 10, 2)
     """
     for name, number in (("num_samples", num_samples), ("thinning", thinning), ("num_chains", num_chains)):
         check_positive_int(name, number)
     check_count("num_warmup", num_warmup)
+    if not isinstance(distribution, EnergyDistribution):
+        raise TypeError(f"distribution: run_chain expected an energy distribution, got {type(distribution).__name__}")
     sampler = distribution.chain if sampler is None else sampler
-    if isinstance(sampler, Exact):
-        raise TypeError("sampler: run_chain expected a Markov chain such as Gibbs(), got Exact()")
-    check_sampler(distribution, sampler)
+    check_chain("run_chain", distribution, sampler)
     if resume is None:
         key_initial, key_warmup, key_run = jax.random.split(require_key("run_chain", rng_key), 3)
-        position = _shard(_start(distribution, key_initial, num_chains, initial), devices)
+        position = _shard(_start(key_initial, distribution, num_chains, initial), devices)
         tuning, num_drawn = None, 0
         if num_warmup:
-            position, tuning = _warm_up(sampler, distribution, key_warmup, position, num_warmup)
+            position, tuning = _warm_up(key_warmup, sampler, distribution, position, num_warmup)
         carry = sampler.init(distribution, position)
     else:
         _check_resume(distribution, sampler, resume, num_warmup, initial)
@@ -105,7 +145,7 @@ def run_chain(
             for start in range(0, num_samples, chunk):
                 size = min(chunk, num_samples - start)
                 first = jnp.asarray(num_drawn, jnp.uint32)
-                end, draws = _collect(sampler, distribution, key_run, first, carry, tuning, size, thinning)
+                end, draws = _collect(key_run, sampler, distribution, first, carry, tuning, size, thinning)
                 kept.append(jax.block_until_ready(draws))
                 carry, num_drawn = end, num_drawn + size
                 bar.update(size)
@@ -121,17 +161,23 @@ def run_chain(
     return draws, ChainState(carry, tuning, key_data, num_drawn)
 
 
-def _start(distribution: Any, rng_key: jax.Array, num_chains: int, initial: Any) -> jax.Array:
+def _start(rng_key: Key, distribution: EnergyDistribution, num_chains: int, initial: ArrayLike | None) -> jax.Array:
     shape = (num_chains, *distribution.batch_shape)
     if initial is None:
-        return distribution._initial(rng_key, shape)
-    position = distribution._check_value(initial, "initial")
+        return distribution.initial(rng_key, shape)
+    position = distribution.check_value(initial, "initial")
     if position.shape != shape + distribution.event_shape:
         raise ValueError(f"initial: expected shape {shape + distribution.event_shape}, got {position.shape}")
     return position
 
 
-def _check_resume(distribution: Any, sampler: Any, resume: Any, num_warmup: int, initial: Any) -> None:
+def _check_resume(
+    distribution: EnergyDistribution,
+    sampler: MarkovChain,
+    resume: ChainState,
+    num_warmup: int,
+    initial: ArrayLike | None,
+) -> None:
     if not isinstance(resume, ChainState):
         raise TypeError(f"resume: run_chain expected a ChainState, got {type(resume).__name__}")
     if num_warmup or initial is not None:
@@ -145,7 +191,7 @@ def _check_resume(distribution: Any, sampler: Any, resume: Any, num_warmup: int,
         raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {found}")
 
 
-def _shard(position: jax.Array, devices: Sequence[Any] | None) -> jax.Array:
+def _shard(position: jax.Array, devices: Sequence[jax.Device] | None) -> jax.Array:
     """Spread the chains over devices; the compiled loops keep them there."""
     if devices is None:
         return position
@@ -157,24 +203,26 @@ def _shard(position: jax.Array, devices: Sequence[Any] | None) -> jax.Array:
     return jax.device_put(position, NamedSharding(Mesh(np.array(devices), ("chains",)), PartitionSpec("chains")))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _warm_up(sampler: Any, distribution: Any, rng_key: jax.Array, position: jax.Array, num_steps: int) -> Any:
-    return lax.stop_gradient(sampler.tune(distribution, rng_key, position, num_steps))
+@functools.partial(jax.jit, static_argnums=(1, 4))
+def _warm_up(
+    rng_key: Key, sampler: MarkovChain, distribution: EnergyDistribution, position: jax.Array, num_steps: int
+) -> tuple[jax.Array, PyTree]:
+    return lax.stop_gradient(sampler.tune(rng_key, distribution, position, num_steps))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 6, 7))
+@functools.partial(jax.jit, static_argnums=(1, 6, 7))
 def _collect(
-    sampler: Any,
-    distribution: Any,
-    rng_key: jax.Array,
+    rng_key: Key,
+    sampler: MarkovChain,
+    distribution: EnergyDistribution,
     first: jax.Array,
-    carry: Any,
-    tuning: Any,
+    carry: PyTree,
+    tuning: PyTree,
     num_samples: int,
     thinning: int,
-) -> tuple[Any, jax.Array]:
-    def draw(carry: Any, count: jax.Array) -> tuple[Any, jax.Array]:
-        carry = sampler.advance(distribution, jax.random.fold_in(rng_key, count), carry, thinning, tuning)
+) -> tuple[PyTree, jax.Array]:
+    def draw(carry: PyTree, count: jax.Array) -> tuple[PyTree, jax.Array]:
+        carry = sampler.advance(jax.random.fold_in(rng_key, count), distribution, carry, thinning, tuning)
         return carry, sampler.value(distribution, carry)
 
     counts = first + jnp.arange(num_samples, dtype=jnp.uint32)

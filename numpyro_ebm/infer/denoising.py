@@ -8,39 +8,32 @@ give a density: see :class:`numpyro_ebm.LineIntegralEnergy` and :class:`numpyro_
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 from tqdm.auto import tqdm
 
-from numpyro_ebm.infer.checks import check_count, check_positive, check_positive_int
-from numpyro_ebm.infer.keys import require_key
-from numpyro_ebm.infer.threefry import normal
+from _ppl_ebm.checks import check_positive
+from _ppl_ebm.denoising import WalkJump, check_bounds, check_denoised, check_initial, check_run
+from numpyro_ebm.sampling.keys import require_key
+from numpyro_ebm.sampling.random import normal
+from numpyro_ebm.sampling.types import Key
 
-Denoiser = Callable[[jax.Array], jax.Array]
+Denoiser: TypeAlias = Callable[[jax.Array], jax.Array]
+#: Positions, and whatever else the walk takes along.
+Carry: TypeAlias = tuple[jax.Array, ...]
 
 _NUM_PARTS = 20  # of a run that shows its progress
 
 
-class WalkJump(NamedTuple):
-    """Draws of :func:`walk_jump`, each of shape ``(chains, draws, *event)``.
-
-    :param noisy: where the walk was: draws of the smoothed density, up to the bias of the steps.
-    :param clean: where it jumped to, ``r(noisy)``: least-squares estimates of the clean points, which are not draws of
-        the clean density.
-    """
-
-    noisy: jax.Array
-    clean: jax.Array
-
-
 def walk_jump(
+    rng_key: Key | None,
     denoise: Denoiser,
     noise_scale: float,
-    initial: Any,
-    rng_key: jax.Array,
+    initial: ArrayLike,
     num_samples: int,
     *,
     num_warmup: int = 0,
@@ -48,34 +41,33 @@ def walk_jump(
     step_size: float | None = None,
     friction: float = 1.0,
     progress: bool = False,
-) -> WalkJump:
+) -> WalkJump[jax.Array]:
     """Walk by underdamped Langevin dynamics in the smoothed density, and jump to its denoised points. Approximate.
 
     Saremi & Hyvarinen (2019), with the integrator of Sachs, Leimkuhler & Danos (2017) without a Metropolis correction.
 
+    :param rng_key: a JAX PRNG key; ``None`` draws one from the seeded model around it.
     :param denoise: r, maps ``(..., *event)`` to the same shape.
     :param noise_scale: standard deviation of the noise that it removes.
     :param initial: starting points, shape ``(chains, *event)``.
-    :param rng_key: a JAX PRNG key.
     :param num_samples: draws kept per chain.
     :param num_warmup: steps run first and thrown away.
     :param thinning: steps per kept draw.
     :param step_size: a length; default ``noise_scale / 2``.
     :param friction: the momentum decays by ``exp(-friction * step_size / noise_scale)`` in every step.
     :param progress: show a tqdm progress bar.
-    :raises ValueError: for sizes that are not positive.
+    :raises ValueError: for sizes that are not positive, or a missing key.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_ebm.infer import walk_jump
     >>> perfect = lambda y: y / (1 + 0.5**2)  # for data from Normal(0, 1) under noise of 0.5
-    >>> draws = walk_jump(perfect, 0.5, jnp.zeros((100, 1)), jax.random.key(0), 200, num_warmup=100)
+    >>> draws = walk_jump(jax.random.key(0), perfect, 0.5, jnp.zeros((100, 1)), 200, num_warmup=100)
     >>> bool(abs(draws.noisy.std() - 1.25**0.5) < 0.05)
     True
     """
-    _check_sizes(num_samples, num_warmup, thinning)
+    check_run(num_samples, num_warmup, thinning, noise_scale=noise_scale, friction=friction)
     step_size = 0.5 * noise_scale if step_size is None else step_size
-    for name, number in (("noise_scale", noise_scale), ("step_size", step_size), ("friction", friction)):
-        check_positive(name, number)
+    check_positive("step_size", step_size)
     position = _initial(initial, denoise)
     key_momentum, key_run = jax.random.split(require_key("walk_jump", rng_key))
     scales = jnp.asarray([noise_scale, step_size, friction], position.dtype)
@@ -86,11 +78,13 @@ def walk_jump(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _walk(denoise: Denoiser, scales: jax.Array, carry: Any, keys: jax.Array, thinning: int) -> tuple[Any, jax.Array]:
+def _walk(
+    denoise: Denoiser, scales: jax.Array, carry: Carry, keys: jax.Array, thinning: int
+) -> tuple[Carry, jax.Array]:
     noise_scale, step_size, friction = scales
     decay = jnp.exp(-friction * step_size / noise_scale)
 
-    def step(carry: tuple[jax.Array, jax.Array], key: jax.Array) -> tuple[Any, None]:
+    def step(carry: Carry, key: jax.Array) -> tuple[Carry, None]:
         position, momentum = carry
         position = position + 0.5 * step_size * momentum
         kick = 0.5 * step_size * (denoise(position) - position) / noise_scale**2
@@ -102,11 +96,11 @@ def _walk(denoise: Denoiser, scales: jax.Array, carry: Any, keys: jax.Array, thi
 
 
 def plug_and_play_langevin(
+    rng_key: Key | None,
     denoise: Denoiser,
     noise_scale: float,
     log_likelihood: Callable[[jax.Array], jax.Array],
-    initial: Any,
-    rng_key: jax.Array,
+    initial: ArrayLike,
     num_samples: int,
     *,
     num_warmup: int = 0,
@@ -120,11 +114,11 @@ def plug_and_play_langevin(
     ``x + step_size^2 / 2 (grad log_likelihood(x) + (r(x) - x) / noise_scale^2) + step_size n``: the prior is the one
     smoothed by the noise, and the bias of the steps is of order ``step_size^2``.
 
+    :param rng_key: a JAX PRNG key; ``None`` draws one from the seeded model around it.
     :param denoise: r, maps ``(..., *event)`` to the same shape.
     :param noise_scale: standard deviation of the noise that it removes.
     :param log_likelihood: maps ``(chains, *event)`` to ``(chains,)``, up to constants.
     :param initial: starting points, shape ``(chains, *event)``.
-    :param rng_key: a JAX PRNG key.
     :param num_samples: draws kept per chain.
     :param num_warmup: steps run first and thrown away.
     :param thinning: steps per kept draw.
@@ -132,23 +126,20 @@ def plug_and_play_langevin(
     :param bounds: lowest and highest value, to which every step is clipped; default: none.
     :param progress: show a tqdm progress bar.
     :return: shape ``(chains, draws, *event)``.
-    :raises ValueError: for sizes that are not positive, bounds that are not increasing.
+    :raises ValueError: for sizes that are not positive, bounds that do not increase, or a missing key.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_ebm.infer import plug_and_play_langevin
     >>> perfect = lambda y: y / (1 + 0.1**2)  # for data from Normal(0, 1) under noise of 0.1
     >>> seen = lambda x: -0.5 * ((x - 2.0) ** 2).sum(-1)  # Normal(x, 1) at 2
-    >>> start = jnp.zeros((100, 1))
-    >>> draws = plug_and_play_langevin(perfect, 0.1, seen, start, jax.random.key(0), 200, num_warmup=100, step_size=0.3)
+    >>> key, start = jax.random.key(0), jnp.zeros((100, 1))
+    >>> draws = plug_and_play_langevin(key, perfect, 0.1, seen, start, 200, num_warmup=100, step_size=0.3)
     >>> bool(abs(draws.mean() - 1) < 0.05)
     True
     """
-    _check_sizes(num_samples, num_warmup, thinning)
-    if bounds is not None and not bounds[0] < bounds[1]:
-        raise ValueError(f"bounds: expected a lower and a higher number, got {bounds!r}")
+    check_run(num_samples, num_warmup, thinning, noise_scale=noise_scale, step_size=step_size)
+    check_bounds(bounds)
     position = _initial(initial, denoise)
-    check_positive("noise_scale", noise_scale)
-    check_positive("step_size", step_size)
     limits = (-jnp.inf, jnp.inf) if bounds is None else bounds
     scales = jnp.asarray([noise_scale, step_size, *limits], position.dtype)
     move = functools.partial(_move, denoise, log_likelihood, scales)
@@ -158,12 +149,17 @@ def plug_and_play_langevin(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 5))
 def _move(
-    denoise: Denoiser, log_likelihood: Any, scales: jax.Array, carry: Any, keys: jax.Array, thinning: int
-) -> tuple[Any, jax.Array]:
+    denoise: Denoiser,
+    log_likelihood: Callable[[jax.Array], jax.Array],
+    scales: jax.Array,
+    carry: Carry,
+    keys: jax.Array,
+    thinning: int,
+) -> tuple[Carry, jax.Array]:
     noise_scale, step_size, low, high = scales
     likelihood_score = jax.grad(lambda x: log_likelihood(x).sum())
 
-    def step(carry: tuple[jax.Array], key: jax.Array) -> tuple[tuple[jax.Array], None]:
+    def step(carry: Carry, key: jax.Array) -> tuple[Carry, None]:
         (position,) = carry
         force = likelihood_score(position) + (denoise(position) - position) / noise_scale**2
         noise = normal(key, position.shape, position.dtype)
@@ -172,10 +168,12 @@ def _move(
     return _scan(step, carry, keys, thinning)
 
 
-def _scan(step: Any, carry: Any, keys: jax.Array, thinning: int) -> tuple[Any, jax.Array]:
+def _scan(
+    step: Callable[[Carry, jax.Array], tuple[Carry, None]], carry: Carry, keys: jax.Array, thinning: int
+) -> tuple[Carry, jax.Array]:
     """Every ``thinning``-th position."""
 
-    def draw(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+    def draw(carry: Carry, key: jax.Array) -> tuple[Carry, jax.Array]:
         carry = lax.scan(step, carry, jax.random.split(key, thinning))[0]
         return carry, carry[0]
 
@@ -183,7 +181,13 @@ def _scan(step: Any, carry: Any, keys: jax.Array, thinning: int) -> tuple[Any, j
 
 
 def _collect(
-    advance: Any, carry: Any, rng_key: jax.Array, num_samples: int, num_warmup: int, thinning: int, progress: bool
+    advance: Callable[[Carry, jax.Array, int], tuple[Carry, jax.Array]],
+    carry: Carry,
+    rng_key: jax.Array,
+    num_samples: int,
+    num_warmup: int,
+    thinning: int,
+    progress: bool,
 ) -> jax.Array:
     """Warm up and draw, in parts under a progress bar if there is to be one."""
     key_warmup, key_run = jax.random.split(rng_key)
@@ -199,20 +203,8 @@ def _collect(
     return jnp.moveaxis(jnp.concatenate(kept), 0, 1)
 
 
-def _initial(initial: Any, denoise: Denoiser) -> jax.Array:
+def _initial(initial: ArrayLike, denoise: Denoiser) -> jax.Array:
     position = jnp.asarray(initial)
-    if not jnp.issubdtype(position.dtype, jnp.floating) or position.ndim < 1:
-        raise TypeError(
-            f"initial: expected floating-point points of shape (chains, ...), got dtype {position.dtype} and shape "
-            f"{position.shape}"
-        )
-    shape = jax.eval_shape(denoise, position).shape
-    if shape != position.shape:
-        raise ValueError(f"denoise: expected a function that keeps the shape {position.shape}, got {shape}")
+    check_initial(position.shape, position.dtype, jnp.issubdtype(position.dtype, jnp.floating))
+    check_denoised(position.shape, jax.eval_shape(denoise, position).shape)
     return position
-
-
-def _check_sizes(num_samples: int, num_warmup: int, thinning: int) -> None:
-    check_positive_int("num_samples", num_samples)
-    check_positive_int("thinning", thinning)
-    check_count("num_warmup", num_warmup)

@@ -1,22 +1,24 @@
 """The exchange algorithm: posteriors over the parameters of energy distributions whose normaliser is not known."""
 
-import copy
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.flatten_util import ravel_pytree
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import init_to_uniform
-from numpyro.infer.hmc import HMCState
 from numpyro.primitives import Messenger
+from numpyro.util import is_prng_key
 
 from numpyro_ebm.distributions.energy import EnergyDistribution
-from numpyro_ebm.infer import steps
-from numpyro_ebm.infer.gibbs import energy_distribution
-from numpyro_ebm.infer.kernel import GradientKernel, Potential
+from numpyro_ebm.infer.kernel import GradientKernel
+from numpyro_ebm.infer.potential import Potential, PotentialFn
+from numpyro_ebm.infer.sites import energy_distribution, is_masked
+from numpyro_ebm.sampling import steps
+from numpyro_ebm.sampling.types import Key, Model, ModelArgs, ModelKwargs, PyTree, Site
+
+#: Energy distributions by site.
+Energies = dict[str, EnergyDistribution]
 
 
 class Exchange(GradientKernel):
@@ -56,18 +58,18 @@ class Exchange(GradientKernel):
 
     def __init__(
         self,
-        model: Callable[..., Any],
+        model: Model,
         *,
         step_size: float = 1.0,
         adapt_step_size: bool = True,
         preconditioner: str | None = "variances",
         target_accept_prob: float = 0.3,
-        init_strategy: Callable[..., Any] = init_to_uniform,
+        init_strategy: Callable[..., PyTree] = init_to_uniform,
     ) -> None:
         if preconditioner == "gradients":
             raise ValueError("preconditioner: Exchange expected 'variances' or None, got 'gradients': it has none")
         super().__init__(
-            Unnormalized(model),
+            model,
             step_size=step_size,
             adapt_step_size=adapt_step_size,
             preconditioner=preconditioner,
@@ -75,69 +77,82 @@ class Exchange(GradientKernel):
             init_strategy=init_strategy,
         )
 
-    def _value_and_gradient(self, model_args: Any, model_kwargs: Any) -> Callable[[Any], tuple[Any, Any]]:
-        potential = self.get_potential_fn(model_args, model_kwargs)
-        return lambda z: (potential(z), jax.tree.map(jnp.zeros_like, z))
+    def _density_model(self) -> Model | None:
+        return None if self._model is None else Unnormalized(self._model)
 
-    def _init_state(self, rng_key: jax.Array, model_args: Any, model_kwargs: Any, init_params: Any) -> Any:
-        init_params = super()._init_state(rng_key, model_args, model_kwargs, init_params)
-        self._observed(self._as_arrays(_first(init_params, rng_key)), model_args, model_kwargs)
-        return init_params
+    def _starting_point(self, rng_key: Key, init_params: PyTree, args: ModelArgs, kwargs: ModelKwargs) -> PyTree:
+        params = super()._starting_point(rng_key, init_params, args, kwargs)
+        first = params if is_prng_key(rng_key) else jax.tree.map(lambda leaf: leaf[0], params)
+        self._target(first, args, kwargs).check()
+        return params
 
-    @property
-    def model(self) -> Any:
-        return self._model.model if isinstance(self._model, Unnormalized) else self._model
+    def _target(self, sites: PyTree, model_args: ModelArgs, model_kwargs: ModelKwargs) -> "Likelihood":
+        def observed(z: PyTree) -> Energies:
+            values = self.get_constrain_fn(model_args, model_kwargs)(z)
+            model = substitute(seed(self._density_model(), jax.random.key(0)), data=values)
+            return _observed_energies(trace(model).get_trace(*model_args, **model_kwargs))
 
-    def _target(self, unravel: Callable[[Any], Any], model_args: Any, model_kwargs: Any) -> "_Likelihood":
-        observed = lambda position: self._observed(unravel(position), model_args, model_kwargs)
-        return _Likelihood(self._value_and_gradient(model_args, model_kwargs), unravel, observed)
+        return Likelihood(self.get_potential_fn(model_args, model_kwargs), sites, observed)
 
-    def _step(self, rng_key: jax.Array, state: HMCState, target: Any) -> tuple[Any, steps.Info]:
+    def _step(
+        self, rng_key: Key, chain: steps.State, target: "Likelihood", step_size: jax.Array, scale: jax.Array
+    ) -> tuple[steps.State, steps.Info]:
         key_propose, key_data, key_accept = jax.random.split(rng_key, 3)
-        position = ravel_pytree(state.z)[0]
-        step_size, scale, *_ = state.adapt_state
-        proposed = position + step_size * scale * jax.random.normal(key_propose, position.shape, position.dtype)
-        log_density = target.unnormalized_log_prob(proposed)
-        now, then = target.observed(position), target.observed(proposed)
-        log_ratio = log_density + state.potential_energy
-        for name, key in zip(then, jax.random.split(key_data, len(then)), strict=True):
-            fictitious = then[name].sample(key)
-            log_ratio = log_ratio + jnp.sum(then[name].energy(fictitious) - now[name].energy(fictitious))
-        log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
-        accept_prob = jnp.exp(jnp.minimum(log_ratio, 0.0))
+        noise = jax.random.normal(key_propose, chain.position.shape, chain.position.dtype)
+        proposal = steps.init(target, chain.position + step_size * scale * noise)
+        log_ratio = proposal.log_density - chain.log_density
+        log_ratio += _fictitious_ratio(key_data, target.observed(chain.position), target.observed(proposal.position))
+        accept_prob = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio), 0.0))
         accepted = jax.random.uniform(key_accept, (), accept_prob.dtype) < accept_prob
-        chain = steps.State(
-            jnp.where(accepted, proposed, position),
-            jnp.where(accepted, log_density, -state.potential_energy),
-            jnp.zeros_like(position),
-        )
+        chain = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposal, chain)
         return chain, steps.Info(accept_prob, accepted, jnp.array(False))
 
-    def _observed(self, z: Any, model_args: Any, model_kwargs: Any) -> dict[str, EnergyDistribution]:
-        """The observed energy distributions at unconstrained values of the latent sites."""
-        values = self.get_constrain_fn(model_args, model_kwargs)(z)
-        model = substitute(seed(self._model, jax.random.key(0)), data=values)
-        sites = trace(model).get_trace(*model_args, **(model_kwargs or {}))
-        found = {}
-        for name, site in sites.items():
-            observed = site["type"] == "sample" and site["is_observed"]
-            distribution = energy_distribution(site["fn"]) if observed else None
-            if distribution is None:
-                continue
-            if site["scale"] is not None:
-                raise TypeError(f"model: Exchange expected sites without scale, got {site['scale']} at site {name!r}")
-            found[name] = distribution
-        if not found:
+
+def _fictitious_ratio(rng_key: Key, now: Energies, then: Energies) -> jax.Array:
+    """Log of the ratio that fictitious data from the proposal add, in which normalisers cancel."""
+    total = jnp.zeros(())
+    for name, key in zip(then, jax.random.split(rng_key, len(then)), strict=True):
+        fictitious = then[name].sample(key)
+        total = total + jnp.sum(then[name].energy(fictitious) - now[name].energy(fictitious))
+    return total
+
+
+class Likelihood(Potential):
+    """The target of :class:`Exchange`: a density without a score (it is 0), and the energies observed at a position.
+
+    :param potential_fn: potential energy of unconstrained sites.
+    :param sites: an example of these.
+    :param observed: the observed energy distributions at unconstrained sites.
+    """
+
+    def __init__(self, potential_fn: PotentialFn, sites: PyTree, observed: Callable[[PyTree], Energies]) -> None:
+        super().__init__(potential_fn, sites, lambda z: jax.tree.map(jnp.zeros_like, z))
+        self._sites, self._observed = sites, observed
+
+    def observed(self, position: jax.Array) -> Energies:
+        """The observed energy distributions at a position ``(D,)``."""
+        return self._observed(self.unravel(position))
+
+    def check(self) -> None:
+        """Refuse a model that observes no energy distribution."""
+        if not self._observed(self._sites):
             raise TypeError("model: Exchange expected an observed energy distribution, got none; use HMC or NUTS")
-        return found
 
 
-class _Likelihood(Potential):
-    """The target, with the energy distributions that the model observes at a position."""
-
-    def __init__(self, value_and_gradient: Any, unravel: Any, observed: Callable[[jax.Array], Any]) -> None:
-        super().__init__(value_and_gradient, unravel)
-        self.observed = observed
+def _observed_energies(sites: dict[str, Site]) -> Energies:
+    """The energy distributions among the observed sites of a trace, none of which is masked or scaled."""
+    found = {}
+    for name, site in sites.items():
+        distribution = energy_distribution(site["fn"]) if site["type"] == "sample" and site["is_observed"] else None
+        if distribution is None:
+            continue
+        if site["scale"] is not None or is_masked(site["fn"]):
+            raise TypeError(
+                f"model: Exchange expected sites without mask and scale, got scale={site['scale']} and the "
+                f"distribution {type(site['fn']).__name__} at site {name!r}"
+            )
+        found[name] = distribution
+    return found
 
 
 class Unnormalized:
@@ -146,10 +161,10 @@ class Unnormalized:
     :param model: a NumPyro model.
     """
 
-    def __init__(self, model: Callable[..., Any]) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: PyTree, **kwargs: PyTree) -> PyTree:
         with _Unnormalized():
             return self.model(*args, **kwargs)
 
@@ -157,19 +172,12 @@ class Unnormalized:
 class _Unnormalized(Messenger):
     """Replaces the distribution of observed energy sites; its parameters are detached, for nobody needs gradients."""
 
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] != "sample" or not msg["is_observed"]:
+    def process_message(self, msg: Site) -> None:
+        if msg["type"] != "sample" or not msg["is_observed"] or is_masked(msg["fn"]):
             return
         distribution = energy_distribution(msg["fn"])
         if distribution is None:
             return
-        bare = copy.copy(lax.stop_gradient(distribution))
-        bare._partition_policy, bare._given_partition = "unknown", None
+        bare = lax.stop_gradient(distribution).with_log_partition(None)
         depth = msg["fn"].event_dim - distribution.event_dim
         msg["fn"] = bare.to_event(depth) if depth else bare
-
-
-def _first(init_params: Any, rng_key: jax.Array) -> Any:
-    """Initial sites of the first chain, where chains are vectorised."""
-    batched = jnp.ndim(rng_key) > (0 if jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key) else 1)
-    return jax.tree.map(lambda leaf: leaf[0], init_params) if batched else init_params

@@ -4,15 +4,16 @@ Their transitions are those of :mod:`numpyro_ebm.infer.steps`, their contract wi
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from numpyro.infer import init_to_uniform
-from numpyro.infer.hmc import HMCState
 
-from numpyro_ebm.infer import steps
-from numpyro_ebm.infer.checks import check_positive, check_positive_int
+from _ppl_ebm.checks import check_positive, check_positive_int
 from numpyro_ebm.infer.kernel import GradientKernel
+from numpyro_ebm.infer.potential import PotentialFn
+from numpyro_ebm.sampling import steps
+from numpyro_ebm.sampling.protocols import Target
+from numpyro_ebm.sampling.types import Key, Model, PyTree
 
 
 class MALA(GradientKernel):
@@ -46,9 +47,10 @@ class MALA(GradientKernel):
     (50, 2)
     """
 
-    def _step(self, rng_key: jax.Array, state: HMCState, target: Any) -> tuple[Any, steps.Info]:
-        step_size, scale, *_ = state.adapt_state
-        return steps.adjusted_langevin_step(rng_key, self._chain(state), target, step_size, scale)
+    def _step(
+        self, rng_key: Key, chain: steps.State, target: Target, step_size: jax.Array, scale: jax.Array
+    ) -> tuple[steps.State, steps.Info]:
+        return steps.adjusted_langevin_step(rng_key, chain, target, step_size, scale)
 
 
 class ULA(GradientKernel):
@@ -73,13 +75,13 @@ class ULA(GradientKernel):
 
     def __init__(
         self,
-        model: Callable[..., Any] | None = None,
-        potential_fn: Callable[[Any], Any] | None = None,
+        model: Model | None = None,
+        potential_fn: PotentialFn | None = None,
         *,
         step_size: float,
-        score: Callable[[Any], Any] | None = None,
+        score: Callable[[PyTree], PyTree] | None = None,
         preconditioner: str | None = None,
-        init_strategy: Callable[..., Any] = init_to_uniform,
+        init_strategy: Callable[..., PyTree] = init_to_uniform,
     ) -> None:
         super().__init__(
             model,
@@ -91,9 +93,10 @@ class ULA(GradientKernel):
             init_strategy=init_strategy,
         )
 
-    def _step(self, rng_key: jax.Array, state: HMCState, target: Any) -> tuple[Any, steps.Info]:
-        step_size, scale, *_ = state.adapt_state
-        return steps.unadjusted_langevin_step(rng_key, self._chain(state), target, step_size, scale)
+    def _step(
+        self, rng_key: Key, chain: steps.State, target: Target, step_size: jax.Array, scale: jax.Array
+    ) -> tuple[steps.State, steps.Info]:
+        return steps.unadjusted_langevin_step(rng_key, chain, target, step_size, scale)
 
 
 class UnderdampedLangevin(GradientKernel):
@@ -118,17 +121,17 @@ class UnderdampedLangevin(GradientKernel):
 
     def __init__(
         self,
-        model: Callable[..., Any] | None = None,
-        potential_fn: Callable[[Any], Any] | None = None,
+        model: Model | None = None,
+        potential_fn: PotentialFn | None = None,
         *,
         friction: float = 1.0,
         num_leapfrog: int = 1,
-        score: Callable[[Any], Any] | None = None,
+        score: Callable[[PyTree], PyTree] | None = None,
         step_size: float = 1.0,
         adapt_step_size: bool = True,
         preconditioner: str | None = "gradients",
         target_accept_prob: float = 0.9,
-        init_strategy: Callable[..., Any] = init_to_uniform,
+        init_strategy: Callable[..., PyTree] = init_to_uniform,
     ) -> None:
         check_positive("friction", friction)
         check_positive_int("num_leapfrog", num_leapfrog)
@@ -144,9 +147,10 @@ class UnderdampedLangevin(GradientKernel):
         )
         self._friction, self._num_leapfrog = friction, num_leapfrog
 
-    def _initial_momentum(self, rng_key: jax.Array, position: jax.Array) -> jax.Array:
-        return jax.random.normal(rng_key, position.shape, position.dtype)
+    def _init_chain(self, rng_key: Key, chain: steps.State) -> steps.PhaseState:
+        return steps.PhaseState(*chain, jax.random.normal(rng_key, chain.position.shape, chain.position.dtype))
 
-    def _step(self, rng_key: jax.Array, state: HMCState, target: Any) -> tuple[Any, steps.Info]:
-        chain, (step_size, scale, *_) = steps.PhaseState(*self._chain(state), state.r), state.adapt_state
+    def _step(
+        self, rng_key: Key, chain: steps.PhaseState, target: Target, step_size: jax.Array, scale: jax.Array
+    ) -> tuple[steps.PhaseState, steps.Info]:
         return steps.underdamped_step(rng_key, chain, target, step_size, self._friction, self._num_leapfrog, scale)

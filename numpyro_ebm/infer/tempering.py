@@ -1,18 +1,20 @@
 """Parallel tempering for :class:`numpyro.infer.MCMC`: replicas at several temperatures that exchange their places."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.flatten_util import ravel_pytree
 from numpyro.infer import init_to_uniform
 
-from numpyro_ebm.infer import steps
-from numpyro_ebm.infer.adaptation import Adaptation
-from numpyro_ebm.infer.checks import check_positive_int
-from numpyro_ebm.infer.kernel import GradientKernel
+from _ppl_ebm.checks import check_positive, check_positive_int, check_probability
+from _ppl_ebm.tempering import check_inverse_temperatures
+from numpyro_ebm.infer.kernel import ModelKernel, mean_so_far
+from numpyro_ebm.infer.potential import Potential, PotentialFn, ravel
+from numpyro_ebm.sampling import steps
+from numpyro_ebm.sampling.adaptation import AdaptationState, WarmupAdaptation
+from numpyro_ebm.sampling.protocols import Target
+from numpyro_ebm.sampling.types import Key, Model, ModelArgs, ModelKwargs, PyTree
 
 
 class TemperingState(NamedTuple):
@@ -34,21 +36,21 @@ class TemperingState(NamedTuple):
     """
 
     i: jax.Array
-    z: Any
-    z_grad: Any
+    z: PyTree
+    z_grad: PyTree
     potential_energy: jax.Array
     replicas: steps.State
-    adapt_state: Adaptation
+    adapt_state: AdaptationState
     accept_prob: jax.Array
     mean_accept_prob: jax.Array
     swap_prob: jax.Array
     round_trips: jax.Array
     came_from: jax.Array
     diverging: jax.Array
-    rng_key: jax.Array
+    rng_key: Key
 
 
-class ParallelTempering(GradientKernel):
+class ParallelTempering(ModelKernel):
     """Replica exchange between powers of a model's density (Swendsen & Wang 1986; Geyer 1991). Exact.
 
     Replica t moves by jittered Hamiltonian Monte Carlo in ``density^beta_t`` of the unconstrained sites; then
@@ -82,125 +84,136 @@ class ParallelTempering(GradientKernel):
 
     def __init__(
         self,
-        model: Callable[..., Any] | None = None,
-        potential_fn: Callable[[Any], Any] | None = None,
+        model: Model | None = None,
+        potential_fn: PotentialFn | None = None,
         *,
         inverse_temperatures: Sequence[float] | None = None,
         num_leapfrog: int = 10,
-        score: Callable[[Any], Any] | None = None,
+        score: Callable[[PyTree], PyTree] | None = None,
         step_size: float = 1.0,
         target_accept_prob: float = 0.8,
-        init_strategy: Callable[..., Any] = init_to_uniform,
+        init_strategy: Callable[..., PyTree] = init_to_uniform,
     ) -> None:
-        super().__init__(
-            model,
-            potential_fn,
-            score=score,
-            step_size=step_size,
-            adapt_step_size=True,
-            preconditioner=None,
-            target_accept_prob=target_accept_prob,
-            init_strategy=init_strategy,
-        )
+        super().__init__(model, potential_fn, score=score, init_strategy=init_strategy)
+        check_positive("step_size", step_size)
+        check_probability("target_accept_prob", target_accept_prob)
         check_positive_int("num_leapfrog", num_leapfrog)
+        self._step_size, self._target_accept_prob = float(step_size), target_accept_prob
         self._num_leapfrog = num_leapfrog
         self._betas = check_inverse_temperatures(inverse_temperatures)
 
-    def _init_chain(self, init_params: Any, *, model_args: Any, model_kwargs: Any, rng_key: jax.Array) -> Any:
-        params = self._as_arrays(init_params)
-        potential_energy, gradient = self._value_and_gradient(model_args, model_kwargs)(params)
-        position = ravel_pytree(params)[0]
-        betas = jnp.asarray(self._betas, position.dtype)
+    @property
+    def _adaptation(self) -> WarmupAdaptation:
+        """What the warm-up tunes, for each replica."""
+        return WarmupAdaptation(self._num_warmup, self._step_size, True, self._target_accept_prob, None)
+
+    def _start(self, rng_key: Key, params: PyTree, target: Potential) -> TemperingState:
+        cold = steps.init(target, ravel(params))
+        betas = jnp.asarray(self._betas, cold.position.dtype)
         every = lambda leaf: jnp.broadcast_to(leaf, betas.shape + leaf.shape)
-        replicas = steps.State(every(position), every(-potential_energy), every(-ravel_pytree(gradient)[0]))
-        zero = jnp.zeros((), position.dtype)
+        replicas = jax.tree.map(every, cold)
+        learned = jax.vmap(self._adaptation.init)(replicas.position, self._step_size / jnp.sqrt(betas))
+        zero = jnp.zeros_like(cold.log_density)
         return TemperingState(
             i=jnp.array(0),
-            z=params,
-            z_grad=gradient,
-            potential_energy=potential_energy,
+            **_cold_fields(replicas, target),
             replicas=replicas,
-            adapt_state=jax.vmap(self._adapter().init)(self._step_size / jnp.sqrt(betas), replicas.position),
+            adapt_state=learned,
             accept_prob=zero,
             mean_accept_prob=zero,
-            swap_prob=jnp.zeros(len(betas) - 1, position.dtype),
+            swap_prob=jnp.zeros(len(betas) - 1, betas.dtype),
             round_trips=jnp.array(0),
             came_from=jnp.zeros(len(betas), int),
             diverging=jnp.array(False),
             rng_key=rng_key,
         )
 
-    def _sample_chain(self, state: TemperingState, model_args: Any, model_kwargs: Any) -> TemperingState:
-        unravel = ravel_pytree(state.z)[1]
-        betas = jnp.asarray(self._betas, state.adapt_state.step_size.dtype)
+    def _advance(self, state: TemperingState, target: Potential) -> TemperingState:
         rng_key, key_move, key_swap = jax.random.split(state.rng_key, 3)
-        target = _Tempered(self._value_and_gradient(model_args, model_kwargs), unravel, betas)
-        tempered, info = steps.hamiltonian_step(
-            key_move, target.tempered(state.replicas), target, state.adapt_state.step_size, self._num_leapfrog
-        )
-        adapt_state = jax.vmap(self._adapter().update, in_axes=(None, 0, 0, 0, 0))(
-            state.i, state.adapt_state, info.accept_prob, tempered.position, tempered.score
-        )
-        moved = target.untempered(tempered)
-        places, swap_prob = swap_neighbours(key_swap, moved.log_density, betas, state.i)
-        replicas = jax.tree.map(lambda leaf: leaf[places], moved)
-        came_from = state.came_from[places]
-        arrived = came_from[0] == -1
-        came_from = came_from.at[0].set(1).at[-1].set(-1)
-        count = state.i + 1
-        counted = jnp.where(count <= self._num_warmup, count, count - self._num_warmup)
-        mean = lambda before, now: before + (now - before) / counted  # begins anew after the warm-up
+        betas = jnp.asarray(self._betas, state.accept_prob.dtype)
+        replicas, info, learned = self._move(key_move, state, target, betas)
+        places, swap_prob = swap_neighbours(key_swap, replicas.log_density, betas, state.i)
+        replicas = jax.tree.map(lambda leaf: leaf[places], replicas)
+        came_from, round_trips = _count_trips(state, places, self._num_warmup)
+        mean = lambda before, now: mean_so_far(before, now, state.i, self._num_warmup)
         return TemperingState(
-            i=count,
-            z=unravel(replicas.position[0]),
-            z_grad=unravel(-replicas.score[0]),
-            potential_energy=-replicas.log_density[0],
+            i=state.i + 1,
+            **_cold_fields(replicas, target),
             replicas=replicas,
-            adapt_state=adapt_state,
+            adapt_state=learned,
             accept_prob=info.accept_prob[0],
             mean_accept_prob=mean(state.mean_accept_prob, info.accept_prob[0]),
             swap_prob=mean(state.swap_prob, swap_prob),
-            round_trips=jnp.where(count == self._num_warmup + 1, 0, state.round_trips) + arrived,
+            round_trips=round_trips,
             came_from=came_from,
             diverging=info.diverging[0],
             rng_key=rng_key,
         )
 
-    def refresh(self, state: Any, model_args: Any, model_kwargs: Any) -> Any:
-        """The state with the potential energies and gradients that belong to these arguments, of all replicas."""
-        value_and_gradient = self._value_and_gradient(model_args, model_kwargs)
-        ones = jnp.ones_like(state.adapt_state.step_size)
-        target = _Tempered(value_and_gradient, ravel_pytree(state.z)[1], ones)
-        replicas = steps.init(target, state.replicas.position)
-        cold = ravel_pytree(state.z)[1](-replicas.score[0])
-        return state._replace(replicas=replicas, potential_energy=-replicas.log_density[0], z_grad=cold)
+    def _move(
+        self, rng_key: Key, state: TemperingState, target: Target, betas: jax.Array
+    ) -> tuple[steps.State, steps.Info, AdaptationState]:
+        """A Hamiltonian move of every replica in its power of the density; the result is at temperature 1 again."""
+        powers = _Powers(target, betas)
+        moved, info = steps.hamiltonian_step(
+            rng_key, powers.cooled(state.replicas), powers, state.adapt_state.step_size, self._num_leapfrog
+        )
+        learned = jax.vmap(self._adaptation.update, in_axes=(0, None, 0, 0, 0))(
+            state.adapt_state, state.i, info.accept_prob, moved.position, moved.score
+        )
+        return powers.warmed(moved), info, learned
 
-    def get_diagnostics_str(self, state: Any) -> str:
+    def refresh(self, state: TemperingState, model_args: ModelArgs, model_kwargs: ModelKwargs | None) -> TemperingState:
+        """The state with the potential energies and gradients that belong to these arguments, of all replicas."""
+        target = self._target(state.z, model_args, model_kwargs or {})
+        powers = _Powers(target, jnp.ones(len(self._betas), state.accept_prob.dtype))
+        replicas = steps.init(powers, state.replicas.position)
+        return state._replace(replicas=replicas, **_cold_fields(replicas, target))
+
+    def get_diagnostics_str(self, state: TemperingState) -> str:
         return f"acc. prob={state.mean_accept_prob:.2f}, {state.round_trips} round trips"
 
 
-class _Tempered:
-    """Powers of a density, one for each replica."""
+def _cold_fields(replicas: steps.State, target: Potential) -> dict[str, PyTree]:
+    """The cold replica as fields of a :class:`TemperingState`."""
+    return {
+        "z": target.unravel(replicas.position[0]),
+        "z_grad": target.unravel(-replicas.score[0]),
+        "potential_energy": -replicas.log_density[0],
+    }
 
-    def __init__(self, value_and_gradient: Any, unravel: Any, betas: jax.Array) -> None:
-        self._function = lambda position: value_and_gradient(unravel(position))
-        self._betas = betas
+
+def _count_trips(state: TemperingState, places: jax.Array, num_warmup: int) -> tuple[jax.Array, jax.Array]:
+    """Where every replica came from, and the round trips that are complete since the warm-up."""
+    came_from = state.came_from[places]
+    arrived = came_from[0] == -1
+    round_trips = jnp.where(state.i == num_warmup, 0, state.round_trips) + arrived
+    return came_from.at[0].set(1).at[-1].set(-1), round_trips
+
+
+class _Powers:
+    """Powers of a density, one for each replica, at positions ``(T, D)``."""
+
+    def __init__(self, target: Target, betas: jax.Array) -> None:
+        self._target, self._betas = target, betas
 
     def unnormalized_log_prob(self, position: jax.Array) -> jax.Array:
-        return -self._betas * jax.vmap(lambda x: self._function(x)[0])(position)
+        return self._betas * jax.vmap(self._target.unnormalized_log_prob)(position)
 
     def score(self, position: jax.Array) -> jax.Array:
-        return -self._betas[:, None] * jax.vmap(lambda x: ravel_pytree(self._function(x)[1])[0])(position)
+        return self._betas[:, None] * jax.vmap(self._target.score)(position)
 
-    def tempered(self, state: steps.State) -> steps.State:
+    def cooled(self, state: steps.State) -> steps.State:
+        """From temperature 1."""
         return steps.State(state.position, self._betas * state.log_density, self._betas[:, None] * state.score)
 
-    def untempered(self, state: steps.State) -> steps.State:
+    def warmed(self, state: steps.State) -> steps.State:
+        """To temperature 1."""
         return steps.State(state.position, state.log_density / self._betas, state.score / self._betas[:, None])
 
 
 def swap_neighbours(
-    rng_key: jax.Array, log_density: jax.Array, betas: jax.Array, parity: Any
+    rng_key: Key, log_density: jax.Array, betas: jax.Array, parity: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Which replica comes to each place, and each pair's probability to exchange, if it were its turn.
 
@@ -215,16 +228,3 @@ def swap_neighbours(
     swapped = tried & (jax.random.uniform(rng_key, swap_prob.shape, swap_prob.dtype) < swap_prob)
     up, down = jnp.append(swapped, False), jnp.insert(swapped, 0, False)
     return index + up - down, swap_prob
-
-
-def check_inverse_temperatures(inverse_temperatures: Sequence[float] | None) -> tuple[float, ...]:
-    """A ladder from 1 down, as plain numbers."""
-    if inverse_temperatures is None:
-        return tuple(np.geomspace(1.0, 0.02, 8).tolist())
-    ladder = np.asarray(inverse_temperatures, float)
-    if ladder.ndim != 1 or len(ladder) < 2 or ladder[0] != 1 or not (np.diff(ladder) < 0).all() or ladder[-1] <= 0:
-        raise ValueError(
-            "inverse_temperatures: expected at least two numbers that decrease from 1 and stay above 0, got "
-            f"{inverse_temperatures!r}"
-        )
-    return tuple(ladder.tolist())

@@ -10,12 +10,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
+from _ppl_ebm.checks import check_positive_int
 from numpyro_ebm.distributions.energy import EnergyDistribution
-from numpyro_ebm.infer.checks import check_positive_int
-from numpyro_ebm.infer.keys import require_key
 from numpyro_ebm.objectives.criterion import Criterion
+from numpyro_ebm.sampling.keys import require_key
+from numpyro_ebm.sampling.samplers import run_from
+from numpyro_ebm.sampling.types import Key
 
 
 class ContrastiveDivergence(Criterion):
@@ -39,16 +43,16 @@ class ContrastiveDivergence(Criterion):
     pytree_data_fields = ("rng_key",)
     pytree_aux_fields = ("num_steps",)
 
-    def __init__(self, base: EnergyDistribution, num_steps: int = 1, *, rng_key: Any = None) -> None:
+    def __init__(self, base: EnergyDistribution, *, num_steps: int = 1, rng_key: Key | None = None) -> None:
         check_positive_int("num_steps", num_steps)
         super().__init__(base)
         self.num_steps = num_steps
         self.rng_key = require_key("ContrastiveDivergence", rng_key)
 
-    def loss(self, value: Any) -> jax.Array:
-        value = self.base._check_value(value)
+    def loss(self, value: ArrayLike) -> jax.Array:
+        value = self.base.check_value(value)
         start = jnp.broadcast_to(value, jnp.broadcast_shapes(value.shape, self.base.batch_shape + self.event_shape))
-        negative = negative_samples(self.base, self.rng_key, start, self.num_steps)
+        negative = negative_samples(self.rng_key, self.base, start, self.num_steps)
         return self.base.energy(value) - self.base.energy(negative)
 
 
@@ -81,39 +85,46 @@ class PersistentContrastiveDivergence(Criterion):
 
     pytree_data_fields = ("negative",)
 
-    def __init__(self, base: EnergyDistribution, chains: Any, num_steps: int = 1, *, rng_key: Any = None) -> None:
+    def __init__(
+        self,
+        base: EnergyDistribution,
+        chains: ArrayLike | MutableMapping[str, Any],
+        *,
+        num_steps: int = 1,
+        rng_key: Key | None = None,
+    ) -> None:
         check_positive_int("num_steps", num_steps)
         super().__init__(base)
         rng_key = require_key("PersistentContrastiveDivergence", rng_key)
         start = _check_chains(base, chains)
-        self.negative = negative_samples(base, rng_key, start, num_steps)
+        self.negative = negative_samples(rng_key, base, start, num_steps)
         if isinstance(chains, MutableMapping):
             chains["value"] = self.negative
 
-    def loss(self, value: Any) -> jax.Array:
+    def loss(self, value: ArrayLike) -> jax.Array:
         positive = self.base.energy(value)
         negative = self.base.energy(self.negative).mean(0)
         return positive - negative.reshape((1,) * (positive.ndim - negative.ndim) + negative.shape)
 
 
-def negative_samples(base: EnergyDistribution, rng_key: jax.Array, start: jax.Array, num_steps: int) -> jax.Array:
+def negative_samples(rng_key: Key, base: EnergyDistribution, start: jax.Array, num_steps: int) -> jax.Array:
     """Ends of the base's Markov chains from ``start``, detached."""
-    return _run(lax.stop_gradient(base), rng_key, lax.stop_gradient(start), num_steps)
+    return _run(rng_key, lax.stop_gradient(base), lax.stop_gradient(start), num_steps)
 
 
 @functools.partial(jax.jit, static_argnums=(3,))
-def _run(base: Any, rng_key: jax.Array, start: jax.Array, num_steps: int) -> jax.Array:
-    return lax.stop_gradient(base.chain.run(base, rng_key, start, num_steps))
+def _run(rng_key: Key, base: EnergyDistribution, start: jax.Array, num_steps: int) -> jax.Array:
+    return lax.stop_gradient(run_from(rng_key, base.chain, base, start, num_steps))
 
 
-def _check_chains(base: EnergyDistribution, chains: Any) -> jax.Array:
+def _check_chains(base: EnergyDistribution, chains: ArrayLike | MutableMapping[str, Any]) -> jax.Array:
     if isinstance(chains, MutableMapping):
         if "value" not in chains:
             raise ValueError(f'chains: expected a mapping with the key "value", got keys {sorted(chains)}')
         chains = chains["value"]
-    elif not hasattr(chains, "shape"):
+    elif not isinstance(chains, (jax.Array, np.ndarray)):
         raise TypeError(f'chains: expected an array or a mapping with the key "value", got {type(chains).__name__}')
-    value = base._check_value(chains, "chains")
+    value = base.check_value(chains, "chains")
     expected = base.batch_shape + base.event_shape
     if value.ndim != len(expected) + 1 or value.shape[1:] != expected:
         raise ValueError(f"chains: expected shape (num_chains, {', '.join(map(str, expected))}), got {value.shape}")

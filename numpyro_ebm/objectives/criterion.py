@@ -1,14 +1,18 @@
 """The base of learning criteria: a distribution whose ``log_prob`` is minus the criterion per datum."""
 
 import copy
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 
+from _ppl_ebm.calls import show_constructor
 from numpyro_ebm.distributions.energy import EnergyDistribution
-from numpyro_ebm.distributions.parameters import check_broadcast
+from numpyro_ebm.distributions.validation import check_broadcast
+from numpyro_ebm.sampling.types import Key, PyTree
 
 
 class Criterion(Distribution):
@@ -23,20 +27,24 @@ class Criterion(Distribution):
     arg_constraints: dict[str, Any] = {}
     pytree_data_fields = ("base",)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        show_constructor(cls)
+
     def __init__(self, base: EnergyDistribution) -> None:
         if not isinstance(base, EnergyDistribution):
             raise TypeError(f"base: {type(self).__name__} expected an energy distribution, got {type(base).__name__}")
         self.base = base
         super().__init__(base.batch_shape, base.event_shape, validate_args=base._validate_args)
 
-    def loss(self, value: Any) -> jax.Array:
+    def loss(self, value: ArrayLike) -> jax.Array:
         """The criterion of each datum, shape ``broadcast(..., batch_shape)``.
 
         :param value: data, shape ``(..., *event_shape)``.
         """
         raise NotImplementedError
 
-    def gradient(self, value: Any) -> dict[str, jax.Array]:
+    def gradient(self, value: ArrayLike) -> dict[str, jax.Array]:
         """Gradient of the mean criterion over ``value`` in every parameter of ``base``, by name.
 
         For a training loop of one's own.
@@ -57,11 +65,10 @@ class Criterion(Distribution):
                 setattr(base, name, parameter)
             return criterion.loss(value).mean()
 
-        names = self.base.parameter_dims
-        gradients = jax.grad(mean_loss)({name: getattr(self.base, name) for name in names})
-        return {name: gradients[name] for name in names}
+        gradients = jax.grad(mean_loss)(self.base.parameters())
+        return {name: gradients[name] for name in self.base.parameter_dims}
 
-    def log_prob(self, value: Any, intermediates: list[Any] | None = None) -> jax.Array:
+    def log_prob(self, value: ArrayLike, intermediates: PyTree = None) -> jax.Array:
         """Minus the criterion of each datum; only its gradient has a meaning."""
         del intermediates
         loss = self.loss(value)
@@ -76,10 +83,10 @@ class Criterion(Distribution):
     def has_rsample(self) -> bool:
         return False
 
-    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(self, key: Key | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         return self.base.expand(self.batch_shape).sample(key, sample_shape)
 
-    def expand(self, batch_shape: Any) -> "Criterion":
+    def expand(self, batch_shape: Sequence[int]) -> Self:
         expanded = copy.copy(self)
         expanded._batch_shape = self.base.expand(batch_shape).batch_shape
         return expanded

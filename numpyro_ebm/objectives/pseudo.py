@@ -1,8 +1,7 @@
 """Pseudo-likelihood of binary energies."""
 
-from typing import Any
-
 import jax
+from jax.typing import ArrayLike
 
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.objectives.criterion import Criterion
@@ -23,12 +22,12 @@ class PseudoLikelihood(Criterion):
 
     def __init__(self, base: EnergyDistribution) -> None:
         super().__init__(base)
-        if not hasattr(base, "conditional_logits"):
+        if not base.has_conditional_logits:
             raise TypeError(
                 f"base: PseudoLikelihood expected a binary distribution such as BernoulliRBM, got {type(base).__name__}"
             )
 
-    def loss(self, value: Any) -> jax.Array:
-        logits = self.base.conditional_logits(value)  # type: ignore[attr-defined]
-        signs = 2 * self.base._check_value(value) - 1
+    def loss(self, value: ArrayLike) -> jax.Array:
+        logits = self.base.conditional_logits(value)
+        signs = 2 * self.base.check_value(value) - 1
         return jax.nn.softplus(-signs * logits).sum(-1)

@@ -1,13 +1,13 @@
 """Score matching: fits the gradient of the log-density, which needs no partition function."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from numpyro_ebm.distributions.energy import EnergyDistribution
-from numpyro_ebm.infer.keys import require_key
 from numpyro_ebm.objectives.criterion import Criterion
+from numpyro_ebm.sampling.keys import require_key
+from numpyro_ebm.sampling.types import Key
 
 
 class ScoreMatching(Criterion):
@@ -32,7 +32,7 @@ class ScoreMatching(Criterion):
     pytree_data_fields = ("rng_key",)
     pytree_aux_fields = ("estimator",)
 
-    def __init__(self, base: EnergyDistribution, estimator: str = "exact", *, rng_key: Any = None) -> None:
+    def __init__(self, base: EnergyDistribution, *, estimator: str = "exact", rng_key: Key | None = None) -> None:
         if estimator not in ("exact", "hutchinson"):
             raise ValueError(f'estimator: ScoreMatching expected "exact" or "hutchinson", got {estimator!r}')
         super().__init__(base)
@@ -47,16 +47,16 @@ class ScoreMatching(Criterion):
                 "the trace of its Jacobian misses the jumps"
             )
         self.estimator = estimator
-        self.rng_key: Any = require_key("ScoreMatching", rng_key) if estimator == "hutchinson" else None
+        self.rng_key = require_key("ScoreMatching", rng_key) if estimator == "hutchinson" else None
 
-    def loss(self, value: Any) -> jax.Array:
+    def loss(self, value: ArrayLike) -> jax.Array:
         score = self.base.score(value)
         axes = tuple(range(score.ndim - self.event_dim, score.ndim))
         trace = self.base.laplacian(value) if self.estimator == "exact" else self._probe(value, axes)
         return 0.5 * jnp.sum(score**2, axis=axes) + trace
 
-    def _probe(self, value: Any, axes: tuple[int, ...]) -> jax.Array:
-        value = self.base._check_value(value)
+    def _probe(self, value: ArrayLike, axes: tuple[int, ...]) -> jax.Array:
+        value = self.base.check_value(value)
         probe = jax.random.rademacher(self.rng_key, value.shape, value.dtype)
         _, curvature = jax.jvp(self.base.score, (value,), (probe,))
         return jnp.sum(jnp.broadcast_to(probe, curvature.shape) * curvature, axis=axes)

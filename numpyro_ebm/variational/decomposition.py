@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
 
-from numpyro_ebm.infer.checks import check_between, check_positive_int
-from numpyro_ebm.infer.keys import require_key
+from _ppl_ebm.checks import check_between, check_positive_int
+from numpyro_ebm.sampling.keys import require_key
 from numpyro_ebm.variational.normal import divergence, draw, loc_and_scale, log_density, normal_of
 from numpyro_ebm.variational.posterior import LogJoint, check_model, data_of
 from numpyro_ebm.variational.priors import NormalPrior

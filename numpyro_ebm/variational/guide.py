@@ -10,7 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions import biject_to, constraints
 
-from numpyro_ebm.infer.checks import check_positive_int
+from _ppl_ebm.checks import check_positive_int
 from numpyro_ebm.variational.latent import plan_plate
 from numpyro_ebm.variational.networks import check_network, register_network
 from numpyro_ebm.variational.normal import normal_from

@@ -27,8 +27,8 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.util import not_jax_tracer
 
-from numpyro_ebm.infer.checks import check_between, check_positive_int
-from numpyro_ebm.infer.keys import require_key
+from _ppl_ebm.checks import check_between, check_positive_int
+from numpyro_ebm.sampling.keys import require_key
 from numpyro_ebm.variational.likelihoods import resolve_likelihood
 from numpyro_ebm.variational.networks import StartFrom, check_network, learned_arrays, register_network
 from numpyro_ebm.variational.normal import check_covariance, divergence, divergence_by_dimension, normal_from

@@ -17,7 +17,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.util import not_jax_tracer
 
-from numpyro_ebm.infer.checks import check_positive
+from _ppl_ebm.checks import check_positive
 
 
 class Bernoulli:

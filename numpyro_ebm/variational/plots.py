@@ -1,31 +1,46 @@
 """Pictures of autoencoders; matplotlib is imported when one is drawn."""
 
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
+from jax.typing import ArrayLike
 from numpyro import handlers
 
-from numpyro_ebm.infer.checks import check_count, check_positive, check_positive_int
-from numpyro_ebm.infer.keys import require_key
+from _ppl_ebm.checks import check_count
+from _ppl_ebm.plots import (
+    check_labels,
+    check_latent,
+    check_start,
+    check_traversal,
+    draw_images,
+    draw_latent,
+    image_shape_of,
+)
+from numpyro_ebm.sampling.keys import require_key
+from numpyro_ebm.sampling.types import Key
 from numpyro_ebm.variational.cvae import CVAE
 from numpyro_ebm.variational.normal import draw, loc_and_scale
 from numpyro_ebm.variational.posterior import check_model, data_of
 from numpyro_ebm.variational.vae import VAE
 
-_GAP = 1
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Data: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike]
 
 
 def plot_reconstructions(
-    vae: Any,
-    data: Any,
+    vae: VAE | CVAE,
+    data: Data,
     image_shape: tuple[int, int] | None = None,
-    num_draws: int = 3,
     *,
-    rng_key: Any = None,
-    ax: Any = None,
-) -> Any:
+    num_draws: int = 3,
+    rng_key: Key | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Draw images over what the autoencoder makes of them: E[x | z] at the mean of q(z | x), then at draws from it.
 
     :param vae: a :class:`VAE` or :class:`CVAE`, with learned parameters (``with_parameters``).
@@ -49,27 +64,28 @@ def plot_reconstructions(
     check_model("plot_reconstructions", vae)
     check_count("num_draws", num_draws)
     x, condition = data_of(vae, data)
-    shape = _image_shape(image_shape, x.shape[1:])
-    posterior: Any = vae._encode(x, condition)
-    latents: list[Any] = [posterior.mean]
+    shape = image_shape_of(image_shape, x.shape[1:])
+    posterior = vae.encode(x, *_given(condition))
+    latents = [posterior.mean]
     if num_draws:
         key = require_key("plot_reconstructions", rng_key)
-        latents += list(draw(key, num_draws, *loc_and_scale(posterior)))
+        latents += draw(key, num_draws, *loc_and_scale(posterior))
     rows = [np.asarray(x), *(_decoded(vae, z, condition) for z in latents)]
     labels = ["data", "mean", *(f"draw {index + 1}" for index in range(num_draws))]
-    return _mosaic(ax, np.stack(rows).reshape(len(rows), len(x), *shape), labels)
+    images = np.stack(rows).reshape(len(rows), len(x), *shape)
+    return draw_images(ax, "plot_reconstructions", images, labels)
 
 
 def plot_traversal(
-    vae: Any,
+    vae: VAE | CVAE,
     image_shape: tuple[int, int] | None = None,
-    start: Any = None,
-    condition: Any = None,
+    *,
+    start: npt.ArrayLike | None = None,
+    condition: ArrayLike | None = None,
     span: float = 2.5,
     num_points: int = 9,
-    *,
-    ax: Any = None,
-) -> Any:
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Draw E[x | z] along each latent dimension, one row for each, the others staying where they are.
 
     :param vae: a :class:`VAE` or :class:`CVAE`, with learned parameters (``with_parameters``).
@@ -91,27 +107,29 @@ def plot_traversal(
     ['z[0]', 'z[1]']
     """
     check_model("plot_traversal", vae)
-    check_positive("span", span)
-    check_positive_int("num_points", num_points)
-    if isinstance(vae, CVAE) == (condition is None):
-        raise TypeError(f"condition: expected one for a CVAE and none for a VAE, got {condition!r}")
+    check_traversal(span, num_points, condition, isinstance(vae, CVAE))
     size = vae.latent_size
     origin = jnp.zeros(size) if start is None else jnp.asarray(start)
-    if origin.shape != (size,):
-        raise ValueError(f"start: expected shape ({size},), got {origin.shape}")
+    check_start(origin.shape, size)
     offsets = jnp.linspace(-span, span, num_points)
     z = origin[None, None] + jnp.eye(size)[:, None] * offsets[None, :, None]
     if condition is not None:
         array = jnp.asarray(condition)
         condition = jnp.broadcast_to(array, (num_points, *array.shape))
     images = _decoded(vae, z, condition)
-    shape = _image_shape(image_shape, images.shape[2:])
-    return _mosaic(ax, images.reshape(size, num_points, *shape), [f"z[{index}]" for index in range(size)])
+    images = images.reshape(size, num_points, *image_shape_of(image_shape, images.shape[2:]))
+    return draw_images(ax, "plot_traversal", images, [f"z[{index}]" for index in range(size)])
 
 
 def plot_latent(
-    vae: VAE, data: Any, labels: Any = None, num_draws: int = 2000, *, rng_key: Any = None, ax: Any = None
-) -> Any:
+    vae: VAE,
+    data: ArrayLike,
+    *,
+    labels: npt.ArrayLike | None = None,
+    num_draws: int = 2000,
+    rng_key: Key | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Draw the aggregated posterior over the prior: a draw of z for each datum, and draws from the prior in grey.
 
     More than two latent dimensions are projected on the first two principal components of the data's draws.
@@ -137,67 +155,20 @@ def plot_latent(
     """
     if not isinstance(vae, VAE):
         raise TypeError(f"vae: plot_latent expected a VAE, got {type(vae).__name__}")
-    if vae.latent_size < 2:
-        raise ValueError("vae: plot_latent expected at least two latent dimensions, got 1")
-    check_positive_int("num_draws", num_draws)
+    check_latent(vae.latent_size, num_draws)
     x, _ = data_of(vae, data)
-    if labels is not None and np.shape(labels) != (len(x),):
-        raise ValueError(f"labels: expected shape ({len(x)},), got {np.shape(labels)}")
+    check_labels(labels, len(x))
     keys = jax.random.split(require_key("plot_latent", rng_key), 3)
     with handlers.seed(rng_seed=keys[0]):
-        prior = vae._prior()
-    aggregated = np.asarray(vae._encode(x).sample(keys[1]))
-    others = np.asarray(prior.sample(keys[2], (num_draws,)))
-    title = "$z_{}$"
-    if vae.latent_size > 2:
-        centre = aggregated.mean(0)
-        directions = np.linalg.svd(aggregated - centre, full_matrices=False)[2][:2].T
-        aggregated, others = (aggregated - centre) @ directions, (others - centre) @ directions
-        title = "principal component {} of z"
-    ax = _new_axes((5.4, 5.0)) if ax is None else ax
-    prior_dots = ax.scatter(*others.T, s=4, color="0.8", linewidths=0)
-    dots = ax.scatter(*aggregated.T, s=6, c=labels, cmap="tab10" if labels is not None else None, linewidths=0)
-    handles, names = ([dots], ["q(z)"]) if labels is None else dots.legend_elements()
-    legend = [prior_dots, *handles], ["prior", *names]
-    ax.legend(*legend, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.1)
-    ax.set(xlabel=title.format(1), ylabel=title.format(2), aspect="equal")
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
+        prior = vae.prior.distribution()
+    drawn, others = vae.encode(x).sample(keys[1]), prior.sample(keys[2], (num_draws,))
+    return draw_latent(ax, np.asarray(drawn), np.asarray(others), labels)
 
 
-def _decoded(vae: Any, z: jax.Array, condition: Any) -> np.ndarray:
-    return np.asarray(vae._decode(z, condition).mean)
+def _decoded(vae: VAE | CVAE, z: jax.Array, condition: jax.Array | None) -> np.ndarray:
+    """The mean of p(x | z), or of p(x | z, c)."""
+    return np.asarray(vae.decode(z, *_given(condition)).mean)
 
 
-def _image_shape(image_shape: Any, event_shape: tuple[int, ...]) -> tuple[int, int]:
-    shape = tuple(event_shape if image_shape is None else image_shape)
-    if len(shape) != 2 or int(np.prod(shape)) != int(np.prod(event_shape)):
-        raise ValueError(
-            f"image_shape: expected a height and a width for data of shape {tuple(event_shape)}, got {image_shape!r}"
-        )
-    return shape[0], shape[1]
-
-
-def _mosaic(ax: Any, images: np.ndarray, labels: list[str]) -> Any:
-    """Rows of grey images of shape ``(rows, columns, height, width)``, dark where values are high."""
-    rows, columns, height, width = images.shape
-    ax = _new_axes((0.3 + 0.5 * columns, 0.5 * rows)) if ax is None else ax
-    padded = np.pad(images, ((0, 0), (0, 0), (0, _GAP), (0, _GAP)), constant_values=np.nan)
-    picture = padded.transpose(0, 2, 1, 3).reshape(rows * (height + _GAP), columns * (width + _GAP))
-    low, high = min(0.0, images.min()), max(1.0, images.max())
-    ax.imshow(np.ma.masked_invalid(picture), cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
-    ax.set_yticks((height + _GAP) * np.arange(rows) + 0.5 * (height - 1), labels)
-    ax.set_xticks([])
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    return ax
-
-
-def _new_axes(size: tuple[float, float]) -> Any:
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError(
-            'plots of autoencoders need matplotlib; install it with: pip install "ppl-ebm[examples]"'
-        ) from error
-    return pyplot.subplots(figsize=size, layout="constrained")[1]
+def _given(condition: jax.Array | None) -> tuple[jax.Array, ...]:
+    return () if condition is None else (condition,)

@@ -17,10 +17,10 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from numpyro import handlers
 
+from _ppl_ebm.checks import check_count, check_positive, check_positive_int
 from numpyro_ebm.distributions.energy import EnergyDistribution
-from numpyro_ebm.infer import steps
-from numpyro_ebm.infer.checks import check_count, check_positive, check_positive_int
-from numpyro_ebm.infer.keys import require_key
+from numpyro_ebm.sampling import steps
+from numpyro_ebm.sampling.keys import require_key
 from numpyro_ebm.variational.cvae import CVAE
 from numpyro_ebm.variational.latent import LatentModel
 from numpyro_ebm.variational.normal import draw, loc_and_scale, log_density, normal_of

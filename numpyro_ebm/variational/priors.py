@@ -15,13 +15,14 @@ import numpyro.distributions as dist
 from jax import lax
 from numpyro.distributions import constraints
 
+from _ppl_ebm.checks import check_between, check_positive_int
+from _ppl_ebm.errors import IntractablePartitionError
 from numpyro_ebm.distributions.energy import EnergyDistribution
-from numpyro_ebm.distributions.neural import CallableEnergy
-from numpyro_ebm.distributions.partition import IntractablePartitionError, intractable_message
-from numpyro_ebm.infer.checks import check_between, check_positive_int
-from numpyro_ebm.infer.keys import require_key
+from numpyro_ebm.distributions.normaliser import intractable_message
+from numpyro_ebm.distributions.parts.networks import CallableEnergy
 from numpyro_ebm.objectives.contrastive import ContrastiveDivergence, PersistentContrastiveDivergence
 from numpyro_ebm.objectives.criterion import Criterion
+from numpyro_ebm.sampling.keys import require_key
 from numpyro_ebm.variational.networks import StartFrom, check_network, register_network
 from numpyro_ebm.variational.normal import normal_from
 

@@ -1,29 +1,36 @@
 """Export to ArviZ, in the call style of whichever version is installed."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from pyro.infer import MCMC
+
+from _ppl_ebm.arviz import Variables, check_source, inference_data, statistics
+from pyro_ebm.diagnostics.fields import to_numpy
+from pyro_ebm.infer.mcmc import BatchedMCMC
+
+_MIN_DRAWS = 4  # of which Pyro computes diagnostics
 
 
 def to_arviz(
-    mcmc: Any = None,
+    mcmc: MCMC | BatchedMCMC | None = None,
     *,
-    posterior: Mapping[str, Any] | None = None,
-    posterior_predictive: Mapping[str, Any] | None = None,
-    prior: Mapping[str, Any] | None = None,
-    observed_data: Mapping[str, Any] | None = None,
-    sample_stats: Mapping[str, Any] | None = None,
+    posterior: Variables | None = None,
+    posterior_predictive: Variables | None = None,
+    prior: Variables | None = None,
+    observed_data: Variables | None = None,
+    sample_stats: Variables | None = None,
     coords: Mapping[str, Any] | None = None,
     dims: Mapping[str, Any] | None = None,
 ) -> Any:
     """Inference data for ArviZ 0.x (``InferenceData``) or 1.x (``DataTree``); read ``idata["posterior"]["v"]`` in both.
 
-    :param mcmc: a :class:`pyro.infer.MCMC` that has run; its samples become the posterior, and what its kernel reports
-        the sample statistics: ``diverging`` per draw, and ``acceptance_rate``, which Pyro only keeps as each chain's
-        mean.
+    :param mcmc: a :class:`pyro_ebm.infer.BatchedMCMC` or :class:`pyro.infer.MCMC` that has run; its samples become the
+        posterior, and what it reports the sample statistics: ``diverging``, ``acceptance_rate`` and, of the former,
+        ``lp``. Of acceptance rates Pyro's own only keeps each chain's mean, and it reports nothing of runs of fewer
+        than four draws or of integers.
     :param posterior: instead of ``mcmc``: tensors or arrays of shape ``(chain, draw, ...)``, for example from
         ``run_chain``.
     :param posterior_predictive: arrays of shape ``(chain, draw, ...)``.
@@ -45,9 +52,8 @@ def to_arviz(
     >>> idata["posterior"]["v"].shape
     (2, 50, 2)
     """
-    if (mcmc is None) == (posterior is None):
-        raise ValueError("mcmc, posterior: to_arviz expected exactly one of them")
-    stats: dict[str, Any] = {}
+    check_source(mcmc, posterior)
+    stats: Variables = {}
     if mcmc is not None:
         posterior, stats = _from_mcmc(mcmc)
     groups = {
@@ -56,47 +62,30 @@ def to_arviz(
         "prior": prior,
         "sample_stats": {**stats, **(sample_stats or {})},
     }
-    arrays = {group: _chain_draw(group, values) for group, values in groups.items() if values}
-    if observed_data:
-        arrays["observed_data"] = {name: _to_numpy(value) for name, value in observed_data.items()}
-    return _from_dict(arrays, coords, dims)
+    return inference_data(groups, observed_data, coords, dims, to_numpy=to_numpy)
 
 
-def _from_mcmc(mcmc: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    samples = mcmc.get_samples(group_by_chain=True) if hasattr(mcmc, "get_samples") else None
+def _from_mcmc(mcmc: MCMC | BatchedMCMC) -> tuple[Variables, Variables]:
+    """Samples and sample statistics."""
+    samples = mcmc.get_samples(group_by_chain=True) if isinstance(mcmc, (MCMC, BatchedMCMC)) else {}
     if not samples:
-        raise ValueError(f"mcmc: expected a pyro.infer.MCMC that has run, got {mcmc!r}")
-    # mcmc.diagnostics() also computes effective sample sizes, and so fails on fewer than four draws.
-    chains = mcmc._diagnostics
+        raise ValueError(f"mcmc: to_arviz expected a BatchedMCMC or pyro.infer.MCMC that has run, got {mcmc!r}")
+    if isinstance(mcmc, BatchedMCMC):
+        return samples, statistics(mcmc.get_extra_fields())
+    return samples, _host_statistics(mcmc, samples)
+
+
+def _host_statistics(mcmc: MCMC, samples: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """``diverging`` and ``acceptance_rate`` by Pyro's own diagnostics."""
     shape = next(iter(samples.values())).shape[:2]
-    stats = {}
-    if all("divergences" in chain for chain in chains):
+    if shape[1] < _MIN_DRAWS or not all(draws.is_floating_point() for draws in samples.values()):
+        return {}
+    diagnostics, stats = mcmc.diagnostics(), {}
+    if "divergences" in diagnostics:
         stats["diverging"] = np.zeros(shape, bool)
-        for row, chain in zip(stats["diverging"], chains, strict=True):
-            row[chain["divergences"]] = True
-    if all("acceptance rate" in chain for chain in chains):
-        rates = [[float(chain["acceptance rate"])] for chain in chains]
+        for row, divergences in zip(stats["diverging"], diagnostics["divergences"].values(), strict=True):
+            row[divergences] = True
+    if "acceptance rate" in diagnostics:
+        rates = [[float(rate)] for rate in diagnostics["acceptance rate"].values()]
         stats["acceptance_rate"] = np.broadcast_to(rates, shape)
-    return samples, stats
-
-
-def _to_numpy(value: Any) -> np.ndarray:
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-
-
-def _chain_draw(group: str, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    arrays = {name: _to_numpy(value) for name, value in values.items()}
-    for name, array in arrays.items():
-        if array.ndim < 2:
-            raise ValueError(f"{group}: expected {name!r} of shape (chain, draw, ...), got {array.shape}")
-    return arrays
-
-
-def _from_dict(groups: dict[str, Any], coords: Any, dims: Any) -> Any:
-    try:
-        import arviz
-    except ImportError as error:
-        raise ImportError('to_arviz needs ArviZ; install it with: pip install "ppl-ebm[arviz]"') from error
-    if "data" in inspect.signature(arviz.from_dict).parameters:  # ArviZ 1.x
-        return arviz.from_dict(groups, coords=coords, dims=dims)
-    return arviz.from_dict(**groups, coords=coords, dims=dims)
+    return stats

@@ -1,54 +1,26 @@
 """Fixed points of a reconstruction and what the field does around them: an autoencoder remembers its sinks."""
 
-import copy
-import itertools
-import math
-from typing import Any, NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch.distributions import Distribution
 
-from pyro_ebm.diagnostics.fields import (
-    Function,
-    as_function,
-    as_points,
-    check_graph,
-    check_output,
-    jacobian,
-)
-from pyro_ebm.distributions.tensors import pullback
-from pyro_ebm.infer.checks import check_positive, check_positive_int
+from _ppl_ebm.checks import check_positive, check_positive_int
+from _ppl_ebm.equilibria import FixedPoints, locate
+from _ppl_ebm.fields import Reconstructs, check_starts, check_unbatched
+from pyro_ebm.diagnostics.fields import Function, as_function, as_points, check_graph, jacobian, output_type
+from pyro_ebm.distributions.batching import pullback
+from pyro_ebm.distributions.energy import EnergyDistribution
+from pyro_ebm.sampling.types import ArrayLike
 
-KINDS = ("sink", "saddle", "source", "degenerate")
-
-
-class FixedPoints(NamedTuple):
-    """Fixed points by kind, sinks first; see :func:`fixed_points`.
-
-    ``points``
-        shape ``(M, D)``.
-    ``kinds``
-        ``"sink"``, ``"saddle"``, ``"source"`` or ``"degenerate"`` for each.
-    ``eigenvalues``
-        of the field's Jacobian at each, complex, shape ``(M, D)``, in order of their real parts.
-    ``num_dropped``
-        how many of the starts led to no fixed point.
-
-    >>> import torch
-    >>> from pyro_ebm.diagnostics.equilibria import fixed_points
-    >>> fixed_points(lambda x: x + 1, torch.zeros(5, 2)).num_dropped
-    5
-    """
-
-    points: torch.Tensor
-    kinds: tuple[str, ...]
-    eigenvalues: torch.Tensor
-    num_dropped: int
+Reconstruction: TypeAlias = Function | Reconstructs[torch.Tensor]
 
 
 @torch.no_grad()
-def fixed_points(reconstruct: Any, starts: Any, num_steps: int = 500, tolerance: float = 1e-5) -> FixedPoints:
+def fixed_points(
+    reconstruct: Reconstruction, starts: ArrayLike, *, num_steps: int = 500, tolerance: float = 1e-5
+) -> FixedPoints[torch.Tensor]:
     r"""Fixed points :math:`r(x) = x` of a reconstruction, told apart by the field :math:`F(x) = r(x) - x`.
 
     With the eigenvalues of ``J = dF/dx``, a point is a sink if all real parts are negative, a source if all are
@@ -84,37 +56,24 @@ def fixed_points(reconstruct: Any, starts: Any, num_steps: int = 500, tolerance:
     check_positive("tolerance", tolerance)
     function, starts = _resolve(reconstruct, starts)
     ends = _iterate(function, starts, num_steps, tolerance)
-    points, is_fixed, matrices = _search(function, torch.cat([ends, starts]), num_steps, tolerance)
-    num_dropped = int(np.sum(~is_fixed.reshape(2, -1).any(0)))
-    between = _midpoints(*_classify(points[is_fixed], matrices[is_fixed], tolerance)[:2], len(points))
-    if len(between):
-        more = _search(function, starts.new_tensor(between), num_steps, tolerance)
-        points, is_fixed, matrices = map(np.concatenate, zip((points, is_fixed, matrices), more, strict=True))
-    points, kinds, eigenvalues = _classify(points[is_fixed], matrices[is_fixed], tolerance)
-    names = tuple(KINDS[kind] for kind in kinds)
-    return FixedPoints(starts.new_tensor(points), names, torch.tensor(eigenvalues, device=starts.device), num_dropped)
+    search = lambda points: _search(function, starts.new_tensor(points), num_steps, tolerance)
+    found = locate(search, ends.numpy(force=True), starts.numpy(force=True), tolerance)
+    eigenvalues = torch.tensor(found.eigenvalues, device=starts.device)
+    return FixedPoints(starts.new_tensor(found.points), found.kinds, eigenvalues, found.num_dropped)
 
 
-def _resolve(reconstruct: Any, starts: Any) -> tuple[Function, torch.Tensor]:
-    function = _unchecked(reconstruct)
-    if isinstance(reconstruct, Distribution) and reconstruct.batch_shape:
-        shape = tuple(reconstruct.batch_shape)
-        raise ValueError(f"reconstruct: expected a distribution without batch dimensions, got batch shape {shape}")
+def _resolve(reconstruct: Reconstruction, starts: ArrayLike) -> tuple[Function, torch.Tensor]:
+    if isinstance(reconstruct, EnergyDistribution):
+        reconstruct = reconstruct.frozen()  # without checks of where a search may go
+    function = as_function(reconstruct, "reconstruct", ("reconstruct",))
+    if isinstance(reconstruct, Distribution):
+        check_unbatched("reconstruct", reconstruct.batch_shape)
     starts = as_points("starts", starts).detach()
-    if not starts.numel() or not torch.isfinite(starts).all():
-        raise ValueError(f"starts: expected at least one point, and finite ones, got shape {tuple(starts.shape)}")
+    check_starts(starts.shape, bool(torch.isfinite(starts).all()))
     starts = starts.reshape(-1, starts.shape[-1])
-    starts = starts.to(check_output("reconstruct", function, starts)[0])
+    starts = starts.to(output_type("reconstruct", function, starts)[0])
     check_graph("reconstruct", function, starts, pullback(function, starts, False)[0])
     return function, starts
-
-
-def _unchecked(reconstruct: Any) -> Function:
-    """The reconstruction without checks of where a search may go."""
-    if isinstance(reconstruct, Distribution):
-        reconstruct = copy.copy(reconstruct)
-        reconstruct._validate_args = False
-    return as_function(reconstruct, "reconstruct", ("reconstruct",))
 
 
 def _iterate(function: Function, points: torch.Tensor, num_steps: int, tolerance: float) -> torch.Tensor:
@@ -169,39 +128,3 @@ def _newton_direction(field: Function, points: torch.Tensor, residual: torch.Ten
 
 def _norm(vectors: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(vectors, dim=-1)
-
-
-def _classify(points: np.ndarray, matrices: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points that differ, their kinds (as positions in ``KINDS``, in order) and eigenvalues."""
-    kept = _distinct(points, np.full(len(points), tolerance))
-    points, eigenvalues = points[kept], np.linalg.eigvals(matrices[kept])
-    eigenvalues = np.sort(eigenvalues.astype(np.result_type(points.dtype, np.complex64)), -1)
-    kinds = np.array([_kind(row.real, tolerance) for row in eigenvalues], int)
-    kept = _distinct(points, np.where(kinds == KINDS.index("degenerate"), math.sqrt(tolerance), tolerance))
-    order = kept[np.argsort(kinds[kept], kind="stable")]
-    return points[order], kinds[order], eigenvalues[order]
-
-
-def _distinct(points: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Indices of points that lie farther than their radius, times one plus their length, from all before them."""
-    kept: list[int] = []
-    for index, (point, radius) in enumerate(zip(points, radii, strict=True)):
-        distances = np.linalg.norm(points[kept] - point, axis=-1)
-        if np.all(distances > radius * (1 + np.linalg.norm(point))):
-            kept.append(index)
-    return np.array(kept, int)
-
-
-def _kind(rates: np.ndarray, tolerance: float) -> int:
-    """Position in ``KINDS`` of a fixed point with these real parts."""
-    if np.any(np.abs(rates) <= tolerance):
-        return KINDS.index("degenerate")
-    return KINDS.index("sink" if np.all(rates < 0) else "source" if np.all(rates > 0) else "saddle")
-
-
-def _midpoints(points: np.ndarray, kinds: np.ndarray, count: int) -> np.ndarray:
-    """Half-way points of the nearest pairs of sinks: ``count`` of them, with repeats, or none."""
-    sinks = points[kinds == KINDS.index("sink")]
-    pairs = sorted(itertools.combinations(sinks, 2), key=lambda pair: float(np.linalg.norm(pair[0] - pair[1])))
-    middles = [(first + second) / 2 for first, second in pairs[:count]]
-    return np.resize(middles, (count if pairs else 0, sinks.shape[-1])).astype(sinks.dtype)

@@ -8,19 +8,30 @@ under ``torch.no_grad`` they carry none. A field is called once more than its de
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch.distributions import Distribution
 
-from pyro_ebm.distributions.tensors import in_function_transform, pullback
-from pyro_ebm.infer.checks import check_positive, check_positive_int
+from _ppl_ebm.fields import (
+    HasField,
+    HasScore,
+    check_continuous_vectors,
+    check_output_like,
+    check_points,
+    circle,
+    function_of,
+    is_exact,
+)
+from pyro_ebm.distributions.batching import in_function_transform, pullback
+from pyro_ebm.sampling.types import ArrayLike
 
-Function = Callable[[torch.Tensor], torch.Tensor]
+Function: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+Field: TypeAlias = Function | HasField[torch.Tensor] | HasScore[torch.Tensor]
 
 
-def divergence(field: Any, value: Any, estimator: str = "exact", num_probes: int = 1) -> torch.Tensor:
+def divergence(field: Field, value: ArrayLike, *, estimator: str = "exact", num_probes: int = 1) -> torch.Tensor:
     r"""Divergence of a field, :math:`\mathrm{tr}\, J(v)`.
 
     ``"exact"`` takes D vector-Jacobian products; ``"hutchinson"`` averages the unbiased ``e' J e`` over Rademacher
@@ -40,7 +51,7 @@ def divergence(field: Any, value: Any, estimator: str = "exact", num_probes: int
     >>> print(divergence(lambda v: v**2, torch.tensor([1.0, 3.0])))
     tensor(8.)
     """
-    exact = _check_estimator("divergence", estimator, num_probes)
+    exact = is_exact("divergence", estimator, num_probes)
     function, value, needs_graph = resolve(field, value)
     pull, _ = _linearise(function, value, needs_graph)
     if exact:
@@ -50,7 +61,7 @@ def divergence(field: Any, value: Any, estimator: str = "exact", num_probes: int
     return _finish(torch.stack(terms).mean(0), needs_graph)
 
 
-def asymmetry(field: Any, value: Any, estimator: str = "exact", num_probes: int = 1) -> torch.Tensor:
+def asymmetry(field: Field, value: ArrayLike, *, estimator: str = "exact", num_probes: int = 1) -> torch.Tensor:
     r"""Asymmetry of a field's Jacobian, :math:`\|J - J'\|_F^2 / (4 \|J\|_F^2)`: 0 if symmetric, 1 if antisymmetric.
 
     A field on all of R^D is the gradient of a potential iff this is 0 everywhere (Kamyshanska & Memisevic 2013 for
@@ -76,7 +87,7 @@ def asymmetry(field: Any, value: Any, estimator: str = "exact", num_probes: int 
     >>> print(asymmetry(shear, torch.tensor([1.0, 3.0])))
     tensor(0.5000)
     """
-    exact = _check_estimator("asymmetry", estimator, num_probes)
+    exact = is_exact("asymmetry", estimator, num_probes)
     function, value, needs_graph = resolve(field, value)
     if exact:
         matrix = jacobian(function, value, needs_graph)
@@ -90,7 +101,9 @@ def asymmetry(field: Any, value: Any, estimator: str = "exact", num_probes: int 
     return _ratio(difference, total)
 
 
-def circulation(field: Any, value: Any, radius: float = 0.1, plane: Any = (0, 1), num_nodes: int = 64) -> torch.Tensor:
+def circulation(
+    field: Field, value: ArrayLike, *, radius: float = 0.1, plane: ArrayLike = (0, 1), num_nodes: int = 64
+) -> torch.Tensor:
     r"""Circulation of a field, :math:`\oint F \cdot dl` around a circle about each value.
 
     The circle runs from the first direction of ``plane`` to the second, so that for a small radius this is
@@ -113,60 +126,53 @@ def circulation(field: Any, value: Any, radius: float = 0.1, plane: Any = (0, 1)
     >>> print(f"{circulation(rotation, torch.tensor([1.0, 3.0]), radius=0.5):.4f}")  # area 0.7854 times curl 2
     1.5708
     """
-    check_positive("radius", radius)
-    check_positive_int("num_nodes", num_nodes)
-    if num_nodes < 3:
-        raise ValueError(f"num_nodes: expected at least 3 points on the circle, got {num_nodes}")
     function, value, _ = resolve(field, value)
-    outward, along = _circle(_directions(plane, value), num_nodes)
+    vectors = np.stack(circle(to_numpy(plane), value.shape[-1], radius, num_nodes))
+    vectors = torch.as_tensor(vectors, dtype=value.dtype, device=value.device)
+    outward, along = vectors.reshape(2, num_nodes, *(1,) * (value.dim() - 1), value.shape[-1])
     flow = function(value + radius * outward)
     return 2 * math.pi * radius / num_nodes * (flow * along).sum((0, -1))
 
 
-def resolve(field: Any, value: Any) -> tuple[Function, torch.Tensor, bool]:
+def resolve(field: Field, value: ArrayLike) -> tuple[Function, torch.Tensor, bool]:
     """``field`` as a function, ``value`` as a tensor of its type over its batch, and whether to keep graphs."""
     function = as_function(field, "field", ("field", "score"))
     value = as_points("value", value)
     value = value.expand(*torch.broadcast_shapes(value.shape[:-1], _batch_shape(field)), value.shape[-1])
-    dtype, has_graph = check_output("field", function, value)
+    dtype, has_graph = output_type("field", function, value)
     needs_graph = torch.is_grad_enabled() and (value.requires_grad or has_graph)
     return function, value.to(dtype), needs_graph or in_function_transform()
 
 
-def as_function(field: Any, name: str, methods: tuple[str, ...]) -> Function:
+def as_function(field: object, name: str, methods: tuple[str, ...]) -> Function:
     """A function of batches: the first of ``methods`` that the class of ``field`` has, else ``field`` itself."""
-    function = next((getattr(field, method) for method in methods if hasattr(type(field), method)), field)
-    if not callable(function) or (function is field and isinstance(field, Distribution)):
-        expected = " or ".join(f"`{method}`" for method in methods)
-        raise TypeError(f"{name}: expected a function or an object with a method {expected}, got {field!r}")
+    function = function_of(name, field, methods, is_distribution=isinstance(field, Distribution))
     if isinstance(field, Distribution):
-        _check_distribution(field, name)
+        check_continuous_vectors(name, type(field).__name__, field.event_shape, field.support.is_discrete)
     return function
 
 
-def as_points(name: str, value: Any) -> torch.Tensor:
+def as_points(name: str, value: ArrayLike) -> torch.Tensor:
     """``value`` as a floating-point tensor of shape ``(..., D)``."""
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name}: expected a tensor of shape (..., D), got {type(value).__name__}") from error
-    if not tensor.is_floating_point():
-        raise TypeError(f"{name}: expected a real floating-point tensor, got dtype {tensor.dtype}")
-    if tensor.dim() == 0 or tensor.shape[-1] == 0:
-        raise ValueError(f"{name}: expected shape (..., D), got {tuple(tensor.shape)}")
+        raise TypeError(f"{name}: expected values of shape (..., D), got {type(value).__name__}") from error
+    check_points(name, tensor.shape, tensor.dtype, tensor.is_floating_point())
     return tensor
 
 
-def check_output(name: str, function: Function, value: torch.Tensor) -> tuple[torch.dtype, bool]:
+def to_numpy(value: ArrayLike) -> np.ndarray:
+    """``value``, on whatever device and with whatever graph, as a NumPy array."""
+    return value.numpy(force=True) if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
+def output_type(name: str, function: Function, value: torch.Tensor) -> tuple[torch.dtype, bool]:
     """Type of ``function(value)`` and whether it has a graph, refusing any other shape than that of ``value``."""
     output = function(value.detach())
     if not isinstance(output, torch.Tensor):
         raise TypeError(f"{name}: expected a function that returns a tensor, got {type(output).__name__}")
-    if output.shape != value.shape:
-        shape, got = tuple(value.shape), tuple(output.shape)
-        raise ValueError(f"{name}: expected an output of shape {shape} for values of that shape, got {got}")
-    if not output.is_floating_point():
-        raise TypeError(f"{name}: expected real floating-point outputs, got dtype {output.dtype}")
+    check_output_like(name, value.shape, output.shape, output.dtype, output.is_floating_point())
     return output.dtype, output.requires_grad
 
 
@@ -199,24 +205,8 @@ def _finish(result: torch.Tensor, needs_graph: bool) -> torch.Tensor:
     return result if needs_graph else result.detach()
 
 
-def _batch_shape(field: Any) -> torch.Size:
+def _batch_shape(field: Field) -> torch.Size:
     return field.batch_shape if isinstance(field, Distribution) else torch.Size()
-
-
-def _check_distribution(field: Any, name: str) -> None:
-    """Refuse distributions without a vector field on R^D."""
-    if len(field.event_shape) != 1:
-        raise ValueError(f"{name}: expected a distribution of vectors, got event shape {tuple(field.event_shape)}")
-    if getattr(field.support, "is_discrete", False):
-        raise TypeError(f"{name}: expected a continuous distribution, got {type(field).__name__}, which has no score")
-
-
-def _check_estimator(owner: str, estimator: str, num_probes: int) -> bool:
-    """Whether the estimator is the exact one."""
-    if estimator not in ("exact", "hutchinson"):
-        raise ValueError(f'estimator: {owner} expected "exact" or "hutchinson", got {estimator!r}')
-    check_positive_int("num_probes", num_probes)
-    return estimator == "exact"
 
 
 def _units(value: torch.Tensor) -> torch.Tensor:
@@ -235,25 +225,3 @@ def _squares(tensor: torch.Tensor, core: int) -> torch.Tensor:
 def _ratio(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     """``part / whole``, and 0 where ``whole`` is 0."""
     return torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 0.0)
-
-
-def _directions(plane: Any, value: torch.Tensor) -> torch.Tensor:
-    """Two orthonormal directions, shape ``(2, 1, ..., D)``."""
-    size = value.shape[-1]
-    array = np.asarray(plane)
-    if array.shape == (2,) and np.issubdtype(array.dtype, np.integer):
-        if array[0] == array[1] or not np.all((array >= 0) & (array < size)):
-            raise ValueError(f"plane: expected two different axes from 0 to {size - 1}, got {plane!r}")
-        array = np.eye(size)[array]
-    if array.shape != (2, size) or not np.allclose(array @ array.T, np.eye(2), atol=1e-5):
-        raise ValueError(f"plane: expected two axes or two orthonormal directions of shape ({size},), got {plane!r}")
-    tensor = torch.tensor(array, dtype=value.dtype, device=value.device)
-    return tensor.reshape(2, *(1,) * (value.dim() - 1), size)
-
-
-def _circle(directions: torch.Tensor, num_nodes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit vectors outward and along the circle, shape ``(num_nodes, 1, ..., D)``."""
-    angle = 2 * math.pi / num_nodes * torch.arange(num_nodes, dtype=directions.dtype, device=directions.device)
-    angle = angle.reshape(num_nodes, *(1,) * (directions.dim() - 1))
-    first, second = directions[:1], directions[1:]
-    return torch.cos(angle) * first + torch.sin(angle) * second, torch.cos(angle) * second - torch.sin(angle) * first

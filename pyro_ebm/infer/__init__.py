@@ -8,8 +8,8 @@ from pyro_ebm.infer.gibbs import BlockGibbs
 from pyro_ebm.infer.hamiltonian import HMC, NUTS
 from pyro_ebm.infer.langevin import MALA, ULA, UnderdampedLangevin
 from pyro_ebm.infer.mcmc import BatchedMCMC
-from pyro_ebm.infer.samplers import Ancestral, Exact, Gibbs, Hamiltonian, Langevin
 from pyro_ebm.infer.tempering import ParallelTempering
+from pyro_ebm.sampling.samplers import Ancestral, Exact, Gibbs, Hamiltonian, Langevin
 
 __all__ = [
     "HMC",

@@ -2,20 +2,22 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from tqdm.auto import tqdm
 
-from pyro_ebm.infer import steps
-from pyro_ebm.infer.checks import check_positive_int
-from pyro_ebm.infer.samplers import Exact
+from _ppl_ebm.checks import check_positive_int
+from pyro_ebm.distributions.energy import EnergyDistribution
+from pyro_ebm.sampling import steps
+from pyro_ebm.sampling.protocols import Energy
+from pyro_ebm.sampling.samplers import Exact, chain_ends
 
 _PILOT_CHAINS = 16
 _PILOT_ACCEPT, _PILOT_RATE = 0.8, 0.2  # the pilot's step size follows its mean acceptance probability
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AnnealedImportanceSampling:
     """Estimator of log Z by annealing from independent units (Neal 2001; Salakhutdinov & Murray 2008).
 
@@ -55,17 +57,19 @@ class AnnealedImportanceSampling:
         for name in ("num_chains", "num_temperatures", "num_leapfrog"):
             check_positive_int(name, getattr(self, name))
 
-    def check(self, distribution: Any) -> None:
-        if distribution.is_discrete and not (hasattr(distribution, "annealed") and distribution.has_gibbs_step):
+    def prepare(self, energy: Energy) -> "AnnealedImportanceSampling":
+        """This configuration, checked against the distribution that will use it."""
+        if energy.is_discrete and not energy.capabilities >= {"annealing", "gibbs_step"}:
             raise TypeError(
                 "log_partition: AnnealedImportanceSampling needs real values, or a family with a path to independent "
-                f"units and Gibbs sampling along it; {type(distribution).__name__} is discrete and has none"
+                f"units and Gibbs sampling along it; {type(energy).__name__} is discrete and has none"
             )
+        return self
 
     @torch.no_grad()
-    def weighted_samples(self, distribution: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def weighted_samples(self, energy: Energy) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Estimate of log Z, the chains' final samples and their normalised weights."""
-        path, device = _Path(distribution._frozen()), distribution.device
+        path, device = _Path(energy), energy.device
         with torch.random.fork_rng([] if device.type == "cpu" else [device], enabled=self.seed is not None):
             if self.seed is not None:
                 torch.manual_seed(self.seed)
@@ -100,7 +104,7 @@ class LogPartitionBounds(NamedTuple):
 
 @torch.no_grad()
 def log_partition_bounds(
-    distribution: Any,
+    distribution: EnergyDistribution,
     *,
     num_chains: int = 100,
     num_temperatures: int = 1000,
@@ -128,13 +132,17 @@ def log_partition_bounds(
     >>> bool(bounds.lower - error[0] < rbm.log_partition < bounds.upper + error[1])
     True
     """
-    AnnealedImportanceSampling(num_chains, num_temperatures, num_leapfrog).check(distribution)
-    path = _Path(distribution._frozen())
+    sizes = {"num_chains": num_chains, "num_temperatures": num_temperatures, "num_leapfrog": num_leapfrog}
+    AnnealedImportanceSampling(**sizes).prepare(distribution)
+    path = _Path(distribution.frozen())
     step_sizes = _pilot(path, num_temperatures, num_leapfrog)
     forward = _anneal(path, step_sizes, num_chains, num_leapfrog, progress)[0]
     exact = distribution.has_exact_sampler
-    start = Exact() if exact else dataclasses.replace(distribution.chain, num_steps=num_temperatures)
-    values = start.sample(path.distribution, (num_chains, *distribution.batch_shape))
+    shape = (num_chains, *distribution.batch_shape)
+    if exact:
+        values = Exact().sample(path.distribution, shape)
+    else:
+        values = chain_ends(distribution.chain, path.distribution, shape, num_temperatures)
     reverse = _anneal_in_reverse(path, step_sizes, values, num_leapfrog, progress)
     lower, lower_error, lower_size = _log_mean(forward)
     upper, upper_error, upper_size = _log_mean(-reverse)
@@ -153,10 +161,18 @@ def _log_mean(log_weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
 class _Path:
     """Energies from an independent base (inverse temperature 0) to a distribution (1)."""
 
-    def __init__(self, distribution: Any) -> None:
+    def __init__(self, distribution: Energy) -> None:
         self.distribution = distribution
-        self.has_own_base = hasattr(distribution, "annealed")  # else it is mixed with the standard normal
-        self.by_gibbs = self.has_own_base and distribution.has_gibbs_step
+
+    @property
+    def has_own_base(self) -> bool:
+        """Whether the family has a path to independent units; else it is mixed with the standard normal."""
+        return "annealing" in self.distribution.capabilities
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether it moves by Gibbs sweeps; else along the score."""
+        return self.distribution.capabilities >= {"annealing", "gibbs_step"}
 
     @property
     def base_log_partition(self) -> torch.Tensor:
@@ -165,33 +181,35 @@ class _Path:
         value = 0.5 * math.prod(self.distribution.event_shape) * math.log(2 * math.pi)
         return self._full(self.distribution.batch_shape, value)
 
-    def at(self, inverse_temperature: float) -> Any:
+    def at(self, inverse_temperature: float) -> "Energy | _Mixed":
         """The target on the way."""
         if self.has_own_base:
-            return self.distribution.annealed(inverse_temperature)
+            return self.distribution.at_inverse_temperature(inverse_temperature)
         return _Mixed(self.distribution, inverse_temperature)
 
     def start(self, num_chains: int) -> torch.Tensor:
         """Exact draws at 0."""
         shape = (num_chains, *self.distribution.batch_shape)
         if self.has_own_base:
-            return self.distribution._initial(shape)
+            return self.distribution.initial(shape)
         shape += tuple(self.distribution.event_shape)
         return torch.randn(shape, dtype=self.distribution.dtype, device=self.distribution.device)
 
     def to_value(self, position: torch.Tensor) -> torch.Tensor:
-        return position if self.has_own_base else self.distribution.unconstrained._to_value(position)
+        return position if self.has_own_base else self.distribution.unconstrained.to_value(position)
 
     def from_value(self, value: torch.Tensor) -> torch.Tensor:
-        return value if self.has_own_base else self.distribution.unconstrained._from_value(value)
+        return value if self.has_own_base else self.distribution.unconstrained.from_value(value)
 
     def log_weights(self, num_chains: int) -> torch.Tensor:
         return self._full((num_chains, *self.distribution.batch_shape), 0.0)
 
-    def move(self, target: Any, position: torch.Tensor, step_size: Any, num_leapfrog: int) -> tuple[Any, Any]:
+    def move(
+        self, target: "Energy | _Mixed", position: torch.Tensor, step_size: torch.Tensor, num_leapfrog: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """One transition: new positions and acceptance probabilities."""
-        if self.by_gibbs:
-            return target.gibbs_step(position), None
+        if self.sweeps and not isinstance(target, _Mixed):
+            return target.gibbs_step(position), torch.ones_like(step_size)
         state, info = steps.hamiltonian_step(steps.init(target, position), target, step_size, num_leapfrog)
         return state.position, info.accept_prob
 
@@ -202,7 +220,7 @@ class _Path:
 class _Mixed:
     """The geometric mixture of the standard normal density and another."""
 
-    def __init__(self, distribution: Any, weight: float) -> None:
+    def __init__(self, distribution: Energy, weight: float) -> None:
         self.target, self.weight = distribution.unconstrained, weight
         self.event_dim = len(distribution.event_shape)
 
@@ -217,10 +235,10 @@ class _Mixed:
         return self.weight * self.target.score(position) - (1 - self.weight) * position
 
 
-def _pilot(path: _Path, num_temperatures: int, num_leapfrog: int) -> list[Any]:
+def _pilot(path: _Path, num_temperatures: int, num_leapfrog: int) -> list[torch.Tensor]:
     """Step sizes at all temperatures but 0, each of shape ``batch_shape``; they play no part in Gibbs."""
-    if path.by_gibbs:
-        return [None] * num_temperatures
+    if path.sweeps:
+        return [torch.ones_like(path.log_weights(1)[0])] * num_temperatures
     position, step_sizes = path.start(_PILOT_CHAINS), []
     size = max(1, math.prod(path.distribution.event_shape))
     log_step = path.log_weights(1)[0] - 0.25 * math.log(size)
@@ -233,7 +251,7 @@ def _pilot(path: _Path, num_temperatures: int, num_leapfrog: int) -> list[Any]:
 
 
 def _anneal(
-    path: _Path, step_sizes: list[Any], num_chains: int, num_leapfrog: int, progress: bool = False
+    path: _Path, step_sizes: list[torch.Tensor], num_chains: int, num_leapfrog: int, progress: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log importance weights and final values of ``num_chains`` annealed chains."""
     position, log_weights = path.start(num_chains), path.log_weights(num_chains)
@@ -247,7 +265,7 @@ def _anneal(
 
 
 def _anneal_in_reverse(
-    path: _Path, step_sizes: list[Any], values: torch.Tensor, num_leapfrog: int, progress: bool
+    path: _Path, step_sizes: list[torch.Tensor], values: torch.Tensor, num_leapfrog: int, progress: bool
 ) -> torch.Tensor:
     """Log weights of the reverse chains from ``values``, in the sense of the forward ones."""
     position, log_weights = path.from_value(values), path.log_weights(len(values))

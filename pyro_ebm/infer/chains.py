@@ -1,13 +1,16 @@
 """Running Markov chains of a distribution's own transitions, outside the host's ``MCMC``."""
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import torch
 from tqdm.auto import tqdm
 
-from pyro_ebm.infer.checks import check_count, check_positive_int
-from pyro_ebm.infer.samplers import Exact, check_sampler
+from _ppl_ebm.checks import check_count, check_positive_int
+from pyro_ebm.distributions.energy import EnergyDistribution
+from pyro_ebm.sampling.protocols import MarkovChain
+from pyro_ebm.sampling.samplers import check_chain
+from pyro_ebm.sampling.types import ArrayLike, PyTree
 
 
 class ChainState(NamedTuple):
@@ -20,27 +23,61 @@ class ChainState(NamedTuple):
     :param num_drawn: draws so far.
     """
 
-    carry: Any
-    tuning: Any
+    carry: PyTree
+    tuning: PyTree
     generator_states: dict[str, torch.Tensor]
     num_drawn: int
 
 
+@overload
+def run_chain(
+    distribution: EnergyDistribution,
+    num_samples: int,
+    *,
+    num_warmup: int = ...,
+    thinning: int = ...,
+    num_chains: int = ...,
+    initial: ArrayLike | None = ...,
+    sampler: MarkovChain | None = ...,
+    progress: bool = ...,
+    group: torch.distributed.ProcessGroup | None = ...,
+    resume: ChainState | None = ...,
+    return_state: Literal[False] = ...,
+) -> torch.Tensor: ...
+
+
+@overload
+def run_chain(
+    distribution: EnergyDistribution,
+    num_samples: int,
+    *,
+    num_warmup: int = ...,
+    thinning: int = ...,
+    num_chains: int = ...,
+    initial: ArrayLike | None = ...,
+    sampler: MarkovChain | None = ...,
+    progress: bool = ...,
+    group: torch.distributed.ProcessGroup | None = ...,
+    resume: ChainState | None = ...,
+    return_state: Literal[True],
+) -> tuple[torch.Tensor, ChainState]: ...
+
+
 @torch.no_grad()
 def run_chain(
-    distribution: Any,
+    distribution: EnergyDistribution,
     num_samples: int,
     *,
     num_warmup: int = 0,
     thinning: int = 1,
     num_chains: int = 1,
-    initial: Any = None,
-    sampler: Any = None,
+    initial: ArrayLike | None = None,
+    sampler: MarkovChain | None = None,
     progress: bool = False,
-    group: Any = None,
+    group: torch.distributed.ProcessGroup | None = None,
     resume: ChainState | None = None,
     return_state: bool = False,
-) -> Any:
+) -> torch.Tensor | tuple[torch.Tensor, ChainState]:
     """Draws along the distribution's Markov chain: all batch elements and chains advance as one batch, detached.
 
     An interrupt (Ctrl-C) ends a run with a warning and the draws so far.
@@ -72,11 +109,11 @@ def run_chain(
     for name, number in (("num_samples", num_samples), ("thinning", thinning), ("num_chains", num_chains)):
         check_positive_int(name, number)
     check_count("num_warmup", num_warmup)
+    if not isinstance(distribution, EnergyDistribution):
+        raise TypeError(f"distribution: run_chain expected an energy distribution, got {type(distribution).__name__}")
     sampler = distribution.chain if sampler is None else sampler
-    if isinstance(sampler, Exact):
-        raise TypeError("sampler: run_chain expected a Markov chain such as Gibbs(), got Exact()")
-    check_sampler(distribution, sampler)
-    target = distribution._frozen()
+    check_chain("run_chain", distribution, sampler)
+    target = distribution.frozen()
     if resume is None:
         position, tuning, num_drawn = _start(target, num_chains, initial, group), None, 0
         if num_warmup:
@@ -102,19 +139,30 @@ def run_chain(
     return draws, ChainState(carry, tuning, generators, num_drawn + len(kept))
 
 
-def _start(distribution: Any, num_chains: int, initial: Any, group: Any) -> torch.Tensor:
+def _start(
+    distribution: EnergyDistribution,
+    num_chains: int,
+    initial: ArrayLike | None,
+    group: torch.distributed.ProcessGroup | None,
+) -> torch.Tensor:
     """Where this process's chains start."""
     own = _share(num_chains, group)
     shape = (num_chains, *distribution.batch_shape)
     if initial is None:
-        return distribution._initial((own.stop - own.start, *distribution.batch_shape))
-    position = distribution._check_value(initial, "initial").detach()
+        return distribution.initial((own.stop - own.start, *distribution.batch_shape))
+    position = distribution.check_value(initial, "initial").detach()
     if position.shape != shape + distribution.event_shape:
         raise ValueError(f"initial: expected shape {(*shape, *distribution.event_shape)}, got {tuple(position.shape)}")
     return position[own]
 
 
-def _check_resume(distribution: Any, sampler: Any, resume: Any, num_warmup: int, initial: Any) -> None:
+def _check_resume(
+    distribution: EnergyDistribution,
+    sampler: MarkovChain,
+    resume: ChainState,
+    num_warmup: int,
+    initial: ArrayLike | None,
+) -> None:
     if not isinstance(resume, ChainState):
         raise TypeError(f"resume: run_chain expected a ChainState, got {type(resume).__name__}")
     if num_warmup or initial is not None:
@@ -128,7 +176,7 @@ def _check_resume(distribution: Any, sampler: Any, resume: Any, num_warmup: int,
         raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {found}")
 
 
-def _share(num_chains: int, group: Any) -> slice:
+def _share(num_chains: int, group: torch.distributed.ProcessGroup | None) -> slice:
     """This process's part of the chains."""
     if group is None:
         return slice(0, num_chains)
@@ -139,7 +187,7 @@ def _share(num_chains: int, group: Any) -> slice:
     return slice(rank * share, (rank + 1) * share)
 
 
-def _gather(draws: torch.Tensor, group: Any) -> torch.Tensor:
+def _gather(draws: torch.Tensor, group: torch.distributed.ProcessGroup | None) -> torch.Tensor:
     """The chains of all processes, in the order of their ranks."""
     if group is None:
         return draws

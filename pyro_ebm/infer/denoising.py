@@ -8,34 +8,26 @@ give a density: see :class:`pyro_ebm.LineIntegralEnergy` and :class:`pyro_ebm.Gr
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TypeAlias
 
 import torch
 from tqdm.auto import tqdm
 
-from pyro_ebm.infer.checks import check_count, check_positive, check_positive_int
-from pyro_ebm.infer.steps import Target
+from _ppl_ebm.checks import check_positive
+from _ppl_ebm.denoising import WalkJump, check_bounds, check_denoised, check_initial, check_run
+from pyro_ebm.sampling.steps import Target
+from pyro_ebm.sampling.types import ArrayLike
 
-Denoiser = Callable[[torch.Tensor], torch.Tensor]
-
-
-class WalkJump(NamedTuple):
-    """Draws of :func:`walk_jump`, each of shape ``(chains, draws, *event)``.
-
-    :param noisy: where the walk was: draws of the smoothed density, up to the bias of the steps.
-    :param clean: where it jumped to, ``r(noisy)``: least-squares estimates of the clean points, which are not draws of
-        the clean density.
-    """
-
-    noisy: torch.Tensor
-    clean: torch.Tensor
+Denoiser: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+#: Positions, and whatever else the walk takes along.
+Carry: TypeAlias = tuple[torch.Tensor, ...]
 
 
 @torch.no_grad()
 def walk_jump(
     denoise: Denoiser,
     noise_scale: float,
-    initial: Any,
+    initial: ArrayLike,
     num_samples: int,
     *,
     num_warmup: int = 0,
@@ -43,7 +35,7 @@ def walk_jump(
     step_size: float | None = None,
     friction: float = 1.0,
     progress: bool = False,
-) -> WalkJump:
+) -> WalkJump[torch.Tensor]:
     """Walk by underdamped Langevin dynamics in the smoothed density, and jump to its denoised points. Approximate.
 
     Saremi & Hyvarinen (2019), with the integrator of Sachs, Leimkuhler & Danos (2017) without a Metropolis correction.
@@ -67,30 +59,29 @@ def walk_jump(
     >>> bool(abs(draws.noisy.std() - 1.25**0.5) < 0.05)
     True
     """
-    _check_sizes(num_samples, num_warmup, thinning)
+    check_run(num_samples, num_warmup, thinning, noise_scale=noise_scale, friction=friction)
     step_size = 0.5 * noise_scale if step_size is None else step_size
-    for name, number in (("noise_scale", noise_scale), ("step_size", step_size), ("friction", friction)):
-        check_positive(name, number)
+    check_positive("step_size", step_size)
     position = _initial(initial, denoise)
-    momentum = torch.randn_like(position)
     decay = math.exp(-friction * step_size / noise_scale)
-    kept = []
-    for step in tqdm(range(num_warmup + num_samples * thinning), disable=not progress, desc="walking", unit="step"):
+
+    def step(position: torch.Tensor, momentum: torch.Tensor) -> Carry:
         position = position + 0.5 * step_size * momentum
         kick = 0.5 * step_size * (denoise(position) - position) / noise_scale**2
         momentum = decay * (momentum + kick) + kick + math.sqrt(1 - decay**2) * torch.randn_like(position)
-        position = position + 0.5 * step_size * momentum
-        if step >= num_warmup and (step - num_warmup + 1) % thinning == 0:
-            kept.append(position)
-    noisy = torch.stack(kept, 1)
+        return position + 0.5 * step_size * momentum, momentum
+
+    carry = position, torch.randn_like(position)
+    noisy = _collect(step, carry, num_samples, num_warmup, thinning, progress)
     return WalkJump(noisy, denoise(noisy))
 
 
+@torch.no_grad()
 def plug_and_play_langevin(
     denoise: Denoiser,
     noise_scale: float,
     log_likelihood: Callable[[torch.Tensor], torch.Tensor],
-    initial: Any,
+    initial: ArrayLike,
     num_samples: int,
     *,
     num_warmup: int = 0,
@@ -115,7 +106,7 @@ def plug_and_play_langevin(
     :param bounds: lowest and highest value, to which every step is clipped; default: none.
     :param progress: show a tqdm progress bar.
     :return: shape ``(chains, draws, *event)``.
-    :raises ValueError: for sizes that are not positive, bounds that are not increasing.
+    :raises ValueError: for sizes that are not positive, or bounds that do not increase.
 
     >>> import pyro, torch
     >>> from pyro_ebm.infer import plug_and_play_langevin
@@ -126,39 +117,32 @@ def plug_and_play_langevin(
     >>> bool(abs(draws.mean() - 1) < 0.05)
     True
     """
-    _check_sizes(num_samples, num_warmup, thinning)
-    if bounds is not None and not bounds[0] < bounds[1]:
-        raise ValueError(f"bounds: expected a lower and a higher number, got {bounds!r}")
-    check_positive("noise_scale", noise_scale)
-    check_positive("step_size", step_size)
-    position, likelihood, kept = _initial(initial, denoise), Target(log_likelihood), []
-    for step in tqdm(range(num_warmup + num_samples * thinning), disable=not progress, desc="sampling", unit="step"):
-        with torch.no_grad():
-            force = likelihood.score(position) + (denoise(position) - position) / noise_scale**2
-            position = position + 0.5 * step_size**2 * force + step_size * torch.randn_like(position)
-            position = position if bounds is None else position.clamp(*bounds)
-        if step >= num_warmup and (step - num_warmup + 1) % thinning == 0:
-            kept.append(position)
+    check_run(num_samples, num_warmup, thinning, noise_scale=noise_scale, step_size=step_size)
+    check_bounds(bounds)
+    position, likelihood = _initial(initial, denoise), Target(log_likelihood)
+
+    def step(position: torch.Tensor) -> Carry:
+        force = likelihood.score(position) + (denoise(position) - position) / noise_scale**2
+        position = position + 0.5 * step_size**2 * force + step_size * torch.randn_like(position)
+        return (position if bounds is None else position.clamp(*bounds),)
+
+    return _collect(step, (position,), num_samples, num_warmup, thinning, progress)
+
+
+def _collect(
+    step: Callable[..., Carry], carry: Carry, num_samples: int, num_warmup: int, thinning: int, progress: bool
+) -> torch.Tensor:
+    """Warm up and draw: every ``thinning``-th position."""
+    kept = []
+    for index in tqdm(range(num_warmup + num_samples * thinning), disable=not progress, desc="sampling", unit="step"):
+        carry = step(*carry)
+        if index >= num_warmup and (index - num_warmup + 1) % thinning == 0:
+            kept.append(carry[0])
     return torch.stack(kept, 1)
 
 
-@torch.no_grad()
-def _initial(initial: Any, denoise: Denoiser) -> torch.Tensor:
+def _initial(initial: ArrayLike, denoise: Denoiser) -> torch.Tensor:
     position = torch.as_tensor(initial).detach()
-    if not position.is_floating_point() or position.dim() < 1:
-        raise TypeError(
-            f"initial: expected floating-point points of shape (chains, ...), got dtype {position.dtype} and shape "
-            f"{tuple(position.shape)}"
-        )
-    shape = denoise(position).shape
-    if shape != position.shape:
-        raise ValueError(
-            f"denoise: expected a function that keeps the shape {tuple(position.shape)}, got {tuple(shape)}"
-        )
+    check_initial(position.shape, position.dtype, position.is_floating_point())
+    check_denoised(position.shape, denoise(position).shape)
     return position
-
-
-def _check_sizes(num_samples: int, num_warmup: int, thinning: int) -> None:
-    check_positive_int("num_samples", num_samples)
-    check_positive_int("thinning", thinning)
-    check_count("num_warmup", num_warmup)

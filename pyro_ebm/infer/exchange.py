@@ -8,10 +8,10 @@ import torch
 from pyro import poutine
 
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.infer import steps
 from pyro_ebm.infer.gibbs import GradientFreePotential, Unnormalized, differentiate, energy_distribution, is_reweighted
 from pyro_ebm.infer.kernel import BatchedKernel
 from pyro_ebm.infer.potential import Potential
+from pyro_ebm.sampling import steps
 
 
 class Exchange(BatchedKernel):

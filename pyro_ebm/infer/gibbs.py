@@ -16,9 +16,8 @@ from pyro.poutine.messenger import Messenger
 from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 
+from _ppl_ebm.errors import IntractablePartitionError
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.distributions.partition import IntractablePartitionError
-from pyro_ebm.infer import steps
 from pyro_ebm.infer.kernel import BatchedKernel
 from pyro_ebm.infer.potential import (
     MAX_TRIES,
@@ -30,6 +29,7 @@ from pyro_ebm.infer.potential import (
     _prototype,
     finite,
 )
+from pyro_ebm.sampling import steps
 
 
 class BlockGibbs(BatchedKernel):

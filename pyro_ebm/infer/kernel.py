@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 
-from pyro_ebm.infer import steps
-from pyro_ebm.infer.adaptation import PRECONDITIONERS, AdaptationState, WarmupAdaptation
-from pyro_ebm.infer.checks import check_positive, check_probability
+from _ppl_ebm.checks import check_positive, check_probability
 from pyro_ebm.infer.potential import FunctionPotential, ModelPotential, Potential, finite
+from pyro_ebm.sampling import steps
+from pyro_ebm.sampling.adaptation import PRECONDITIONERS, AdaptationState, WarmupAdaptation
 
 
 class KernelState(NamedTuple):

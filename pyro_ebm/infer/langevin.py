@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from pyro_ebm.infer import steps
-from pyro_ebm.infer.checks import check_positive, check_positive_int
+from _ppl_ebm.checks import check_positive, check_positive_int
 from pyro_ebm.infer.kernel import BatchedKernel
 from pyro_ebm.infer.potential import Potential
+from pyro_ebm.sampling import steps
 
 
 class MALA(BatchedKernel):

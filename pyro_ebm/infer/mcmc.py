@@ -13,8 +13,8 @@ import torch
 from pyro import poutine
 from tqdm.auto import tqdm
 
+from _ppl_ebm.checks import check_count, check_positive_int
 from pyro_ebm.infer.chains import generator_states, set_generator_states
-from pyro_ebm.infer.checks import check_count, check_positive_int
 from pyro_ebm.infer.kernel import BatchedKernel, KernelState
 
 

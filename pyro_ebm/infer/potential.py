@@ -15,7 +15,7 @@ from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import biject_to
 
-from pyro_ebm.infer import steps
+from pyro_ebm.sampling import steps
 
 MAX_TRIES = 100  # draws of a starting point before giving up
 NUM_PROBES = 3  # positions at which batched and single log-densities are compared

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from pyro.ops.dual_averaging import DualAveraging
 
-from pyro_ebm.infer import steps
-from pyro_ebm.infer.adaptation import MAX_HALVINGS, STUCK, AdaptationState, WarmupAdaptation
-from pyro_ebm.infer.checks import check_positive_int
+from _ppl_ebm.checks import check_positive_int
 from pyro_ebm.infer.kernel import BatchedKernel
 from pyro_ebm.infer.potential import Potential
+from pyro_ebm.sampling import steps
+from pyro_ebm.sampling.adaptation import MAX_HALVINGS, STUCK, AdaptationState, WarmupAdaptation
 
 
 class TemperingState(NamedTuple):

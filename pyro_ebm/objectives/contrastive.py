@@ -4,13 +4,13 @@ Both are differences of free energies whose negative samples are constants: the 
 chain, and the value of the difference estimates no likelihood.
 """
 
-from typing import Any
-
 import torch
 
+from _ppl_ebm.checks import check_positive_int
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.infer.checks import check_positive_int
 from pyro_ebm.objectives.criterion import Criterion
+from pyro_ebm.sampling.samplers import run_from
+from pyro_ebm.sampling.types import ArrayLike
 
 
 class ContrastiveDivergence(Criterion):
@@ -31,22 +31,22 @@ class ContrastiveDivergence(Criterion):
     torch.Size([2, 3])
     """
 
-    def __init__(self, base: EnergyDistribution, num_steps: int = 1) -> None:
+    def __init__(self, base: EnergyDistribution, *, num_steps: int = 1) -> None:
         check_positive_int("num_steps", num_steps)
         super().__init__(base)
         self.num_steps = num_steps
 
-    def loss(self, value: Any) -> torch.Tensor:
-        value = self.base._check_value(value)
+    def loss(self, value: ArrayLike) -> torch.Tensor:
+        value = self.base.check_value(value)
         negative = negative_samples(self.base, value, self.num_steps)
         positive, negative = _both_energies(self.base, value, negative)
         return positive - negative
 
-    def _closed_gradient(self, value: Any) -> dict[str, torch.Tensor] | None:
-        if not _has_closed_gradient(self.base):
-            return None
-        value = self.base._check_value(value)
-        return _contrast(self.base, value, negative_samples(self.base, value, self.num_steps))
+    def gradient(self, value: ArrayLike) -> dict[str, torch.Tensor]:
+        if not self._is_single:
+            return super().gradient(value)
+        value = self.base.check_value(value)
+        return contrast(self.base, value, negative_samples(self.base, value, self.num_steps))
 
 
 class PersistentContrastiveDivergence(Criterion):
@@ -79,21 +79,21 @@ class PersistentContrastiveDivergence(Criterion):
     True
     """
 
-    def __init__(self, base: EnergyDistribution, chains: torch.Tensor, num_steps: int = 1) -> None:
+    def __init__(self, base: EnergyDistribution, chains: torch.Tensor, *, num_steps: int = 1) -> None:
         check_positive_int("num_steps", num_steps)
         super().__init__(base)
         start = _check_chains(base, chains)
         self.negative = negative_samples(base, start, num_steps)
         chains.copy_(self.negative)
 
-    def loss(self, value: Any) -> torch.Tensor:
-        positive, negative = _both_energies(self.base, self.base._check_value(value), self.negative)
+    def loss(self, value: ArrayLike) -> torch.Tensor:
+        positive, negative = _both_energies(self.base, self.base.check_value(value), self.negative)
         return positive - negative.mean(0)
 
-    def _closed_gradient(self, value: Any) -> dict[str, torch.Tensor] | None:
-        if not _has_closed_gradient(self.base):
-            return None
-        return _contrast(self.base, self.base._check_value(value), self.negative)
+    def gradient(self, value: ArrayLike) -> dict[str, torch.Tensor]:
+        if not self._is_single:
+            return super().gradient(value)
+        return contrast(self.base, self.base.check_value(value), self.negative)
 
 
 def _both_energies(
@@ -101,33 +101,29 @@ def _both_energies(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Energies of data and of negative samples, in one pass where shapes allow: small models cost mostly dispatch."""
     if value.dim() < 2 or value.shape[1:] != negative.shape[1:]:
-        return base._energy(value), base._energy(negative)
-    positive, other = base._energy(torch.cat([value, negative])).split([len(value), len(negative)])
+        return base.energy(value), base.energy(negative)
+    positive, other = base.energy(torch.cat([value, negative])).split([len(value), len(negative)])
     return positive, other
 
 
-def _has_closed_gradient(base: EnergyDistribution) -> bool:
-    return hasattr(base, "_parameter_gradient") and not base.batch_shape
-
-
 @torch.no_grad()
-def _contrast(base: Any, value: torch.Tensor, negative: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Difference of the mean energy gradients at data and at negative samples, in closed form."""
+def contrast(base: EnergyDistribution, value: torch.Tensor, negative: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Difference of the mean energy gradients at data and at negative samples, by the base's own formula."""
     rows = torch.cat([points.reshape(-1, points.shape[-1]) for points in (value, negative)])
     count = value.numel() // value.shape[-1]
     coefficients = rows.new_full((len(rows),), -1 / count)
     coefficients[count:] = 1 / (len(rows) - count)
-    return base._parameter_gradient(rows, coefficients)
+    return base.parameter_gradient(rows, coefficients)
 
 
 @torch.no_grad()
 def negative_samples(base: EnergyDistribution, start: torch.Tensor, num_steps: int) -> torch.Tensor:
     """Ends of the base's Markov chains from ``start``, detached."""
-    target: Any = base._frozen()
-    return target.chain.run(target, start.detach(), num_steps)
+    target = base.frozen()
+    return run_from(target.chain, target, start.detach(), num_steps)
 
 
-def _check_chains(base: EnergyDistribution, chains: Any) -> torch.Tensor:
+def _check_chains(base: EnergyDistribution, chains: torch.Tensor) -> torch.Tensor:
     if not isinstance(chains, torch.Tensor) or not chains.is_floating_point():
         got = f"dtype {chains.dtype}" if isinstance(chains, torch.Tensor) else type(chains).__name__
         raise TypeError(f"chains: expected a floating-point tensor, got {got}")
@@ -135,7 +131,7 @@ def _check_chains(base: EnergyDistribution, chains: Any) -> torch.Tensor:
         raise ValueError("chains: expected a tensor that requires no gradient, because it is updated in place, got one")
     if chains.untyped_storage().nbytes() != chains.numel() * chains.element_size():
         raise ValueError("chains: expected a tensor with memory of its own, because it is updated in place, got a view")
-    value = base._check_value(chains, "chains")
+    value = base.check_value(chains, "chains")
     expected = base.batch_shape + base.event_shape
     if chains.shape[1:] != expected:
         raise ValueError(

@@ -1,14 +1,17 @@
 """The base of learning criteria: a distribution whose ``log_prob`` is minus the criterion per datum."""
 
 import copy
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
+from _ppl_ebm.calls import show_constructor
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.distributions.parameters import check_broadcast
+from pyro_ebm.distributions.validation import check_broadcast
+from pyro_ebm.sampling.types import ArrayLike
 
 
 class Criterion(TorchDistribution):
@@ -24,20 +27,24 @@ class Criterion(TorchDistribution):
     has_rsample = False
     has_enumerate_support = False
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        show_constructor(cls)
+
     def __init__(self, base: EnergyDistribution) -> None:
         if not isinstance(base, EnergyDistribution):
             raise TypeError(f"base: {type(self).__name__} expected an energy distribution, got {type(base).__name__}")
         self.base = base
         super().__init__(base.batch_shape, base.event_shape, validate_args=base._validate_args)
 
-    def loss(self, value: Any) -> torch.Tensor:
+    def loss(self, value: ArrayLike) -> torch.Tensor:
         """The criterion of each datum, shape ``broadcast(..., batch_shape)``.
 
         :param value: data, shape ``(..., *event_shape)``.
         """
         raise NotImplementedError
 
-    def gradient(self, value: Any) -> dict[str, torch.Tensor]:
+    def gradient(self, value: ArrayLike) -> dict[str, torch.Tensor]:
         """Gradient of the mean criterion over ``value`` in every parameter of ``base``, by name.
 
         For a training loop of one's own; the contrastive criteria of the RBM family compute it in closed form.
@@ -50,10 +57,7 @@ class Criterion(TorchDistribution):
                 f"base: gradient expected a distribution with named parameters, got {type(self.base).__name__}; "
                 "differentiate log_prob in the network's parameters"
             )
-        closed = self._closed_gradient(value)
-        if closed is not None:
-            return closed
-        leaves = {name: getattr(self.base, name).detach().requires_grad_() for name in self.base.parameter_dims}
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in self.base.parameters().items()}
         criterion, base = copy.copy(self), copy.copy(self.base)
         criterion.base = base
         for name, leaf in leaves.items():
@@ -62,10 +66,12 @@ class Criterion(TorchDistribution):
             gradients = torch.autograd.grad(criterion.loss(value).mean(), list(leaves.values()))
         return dict(zip(leaves, gradients, strict=True))
 
-    def _closed_gradient(self, value: Any) -> dict[str, torch.Tensor] | None:
-        """``gradient`` without autograd, where there is a closed form."""
+    @property
+    def _is_single(self) -> bool:
+        """Whether the base is one model with named parameters, whose gradients may have a closed form."""
+        return bool(self.base.parameter_dims) and not self.base.batch_shape
 
-    def log_prob(self, value: Any) -> torch.Tensor:
+    def log_prob(self, value: ArrayLike) -> torch.Tensor:
         """Minus the criterion of each datum; only its gradient has a meaning."""
         loss = self.loss(value)
         return -loss.expand(check_broadcast("value", loss.shape, self.batch_shape))
@@ -74,10 +80,10 @@ class Criterion(TorchDistribution):
     def support(self) -> constraints.Constraint:
         return self.base.support  # type: ignore[return-value]
 
-    def sample(self, sample_shape: Any = ()) -> torch.Tensor:
+    def sample(self, sample_shape: Sequence[int] = ()) -> torch.Tensor:
         return self.base.expand(self.batch_shape).sample(sample_shape)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Criterion":
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
         expanded = copy.copy(self)
         expanded._batch_shape = self.base.expand(batch_shape).batch_shape
         return expanded

@@ -1,12 +1,11 @@
 """Pseudo-likelihood of binary energies."""
 
-from typing import Any
-
 import torch
 
+from pyro_ebm.distributions.batching import softplus
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.distributions.tensors import softplus
 from pyro_ebm.objectives.criterion import Criterion
+from pyro_ebm.sampling.types import ArrayLike
 
 
 class PseudoLikelihood(Criterion):
@@ -24,12 +23,12 @@ class PseudoLikelihood(Criterion):
 
     def __init__(self, base: EnergyDistribution) -> None:
         super().__init__(base)
-        if not hasattr(base, "conditional_logits"):
+        if not base.has_conditional_logits:
             raise TypeError(
                 f"base: PseudoLikelihood expected a binary distribution such as BernoulliRBM, got {type(base).__name__}"
             )
 
-    def loss(self, value: Any) -> torch.Tensor:
-        logits = self.base.conditional_logits(value)  # type: ignore[attr-defined]
-        signs = 2 * self.base._check_value(value) - 1
+    def loss(self, value: ArrayLike) -> torch.Tensor:
+        logits = self.base.conditional_logits(value)
+        signs = 2 * self.base.check_value(value) - 1
         return softplus(-signs * logits).sum(-1)

@@ -1,13 +1,12 @@
 """Score matching: fits the gradient of the log-density, which needs no partition function."""
 
-from typing import Any
-
 import torch
 
+from pyro_ebm.distributions.batching import pullback
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.distributions.tensors import pullback
-from pyro_ebm.infer.steps import sum_event
 from pyro_ebm.objectives.criterion import Criterion
+from pyro_ebm.sampling.steps import sum_event
+from pyro_ebm.sampling.types import ArrayLike
 
 
 class ScoreMatching(Criterion):
@@ -28,7 +27,7 @@ class ScoreMatching(Criterion):
     tensor(1.)
     """
 
-    def __init__(self, base: EnergyDistribution, estimator: str = "exact") -> None:
+    def __init__(self, base: EnergyDistribution, *, estimator: str = "exact") -> None:
         if estimator not in ("exact", "hutchinson"):
             raise ValueError(f'estimator: ScoreMatching expected "exact" or "hutchinson", got {estimator!r}')
         super().__init__(base)
@@ -44,13 +43,13 @@ class ScoreMatching(Criterion):
             )
         self.estimator = estimator
 
-    def loss(self, value: Any) -> torch.Tensor:
-        value = self.base._check_value(value)
-        trace = self.base._laplacian(value) if self.estimator == "exact" else self._probe(value)
-        return 0.5 * sum_event(self.base._score(value) ** 2, len(self.event_shape)) + trace
+    def loss(self, value: ArrayLike) -> torch.Tensor:
+        value = self.base.check_value(value)
+        trace = self.base.laplacian(value) if self.estimator == "exact" else self._probe(value)
+        return 0.5 * sum_event(self.base.score(value) ** 2, len(self.event_shape)) + trace
 
     def _probe(self, value: torch.Tensor) -> torch.Tensor:
         """``e' H e`` from one reverse pass, H being symmetric."""
         probe = torch.randint(0, 2, value.shape, device=value.device).to(value.dtype) * 2 - 1
-        _, product = pullback(self.base._score, value, self.base._needs_graph(value))
+        _, product = pullback(self.base.score, value, self.base.needs_graph(value))
         return sum_event(probe * product(probe), len(self.event_shape))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pyro_ebm.infer.checks import check_between, check_positive_int
+from _ppl_ebm.checks import check_between, check_positive_int
 from pyro_ebm.variational import normal
 from pyro_ebm.variational.posterior import LogJoint, batches, check_model, data_of
 from pyro_ebm.variational.priors import NormalPrior

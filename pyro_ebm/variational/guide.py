@@ -10,7 +10,7 @@ from pyro import distributions as dist
 from pyro.infer.autoguide import AutoGuide
 from torch.distributions import biject_to, constraints
 
-from pyro_ebm.infer.checks import check_positive_int
+from _ppl_ebm.checks import check_positive_int
 from pyro_ebm.variational import normal
 from pyro_ebm.variational.latent import check_rows, data_plate, rows_of
 

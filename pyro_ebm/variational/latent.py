@@ -24,8 +24,8 @@ import pyro
 import torch
 from pyro import poutine
 
-from pyro_ebm.distributions.tensors import is_concrete
-from pyro_ebm.infer.checks import check_between, check_positive_int
+from _ppl_ebm.checks import check_between, check_positive_int
+from pyro_ebm.distributions.batching import is_concrete
 from pyro_ebm.variational import normal
 from pyro_ebm.variational.likelihoods import resolve_likelihood
 from pyro_ebm.variational.priors import NormalPrior, Prior, VampPrior

@@ -11,7 +11,7 @@ import torch
 from pyro import distributions as dist
 from torch.distributions import Distribution
 
-from pyro_ebm.infer.checks import check_positive
+from _ppl_ebm.checks import check_positive
 
 
 class Likelihood(torch.nn.Module):

@@ -1,27 +1,42 @@
 """Pictures of autoencoders; matplotlib is imported when one is drawn."""
 
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from pyro_ebm.infer.checks import check_count, check_positive, check_positive_int
+from _ppl_ebm.checks import check_count
+from _ppl_ebm.plots import (
+    check_labels,
+    check_latent,
+    check_start,
+    check_traversal,
+    draw_images,
+    draw_latent,
+    image_shape_of,
+)
+from pyro_ebm.diagnostics.fields import to_numpy
+from pyro_ebm.sampling.types import ArrayLike
 from pyro_ebm.variational.cvae import CVAE
 from pyro_ebm.variational.posterior import check_model, data_of
 from pyro_ebm.variational.vae import VAE
 
-_GAP = 1
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Data: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike]
 
 
 @torch.no_grad()
 def plot_reconstructions(
-    vae: Any,
-    data: Any,
+    vae: VAE | CVAE,
+    data: Data,
     image_shape: tuple[int, int] | None = None,
-    num_draws: int = 3,
     *,
-    ax: Any = None,
-) -> Any:
+    num_draws: int = 3,
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Draw images over what the autoencoder makes of them: E[x | z] at the mean of q(z | x), then at draws from it.
 
     :param vae: a :class:`VAE` or :class:`CVAE`.
@@ -44,26 +59,27 @@ def plot_reconstructions(
     check_model("plot_reconstructions", vae)
     check_count("num_draws", num_draws)
     x, condition = data_of(vae, data)
-    shape = _image_shape(image_shape, x.shape[1:])
-    posterior: Any = vae._encode(x, condition)
-    latents: list[Any] = [posterior.mean]
+    shape = image_shape_of(image_shape, x.shape[1:])
+    posterior = vae.encode(x, *_given(condition))
+    latents = [posterior.mean]
     latents += posterior.sample((num_draws,)).unbind() if num_draws else []
-    rows = [x.cpu().numpy(), *(_decoded(vae, z, condition) for z in latents)]
+    rows = [to_numpy(x), *(_decoded(vae, z, condition) for z in latents)]
     labels = ["data", "mean", *(f"draw {index + 1}" for index in range(num_draws))]
-    return _mosaic(ax, np.stack(rows).reshape(len(rows), len(x), *shape), labels)
+    images = np.stack(rows).reshape(len(rows), len(x), *shape)
+    return draw_images(ax, "plot_reconstructions", images, labels)
 
 
 @torch.no_grad()
 def plot_traversal(
-    vae: Any,
+    vae: VAE | CVAE,
     image_shape: tuple[int, int] | None = None,
-    start: Any = None,
-    condition: Any = None,
+    *,
+    start: ArrayLike | None = None,
+    condition: ArrayLike | None = None,
     span: float = 2.5,
     num_points: int = 9,
-    *,
-    ax: Any = None,
-) -> Any:
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Draw E[x | z] along each latent dimension, one row for each, the others staying where they are.
 
     :param vae: a :class:`VAE` or :class:`CVAE`.
@@ -85,26 +101,30 @@ def plot_traversal(
     ['z[0]', 'z[1]']
     """
     check_model("plot_traversal", vae)
-    check_positive("span", span)
-    check_positive_int("num_points", num_points)
-    if isinstance(vae, CVAE) == (condition is None):
-        raise TypeError(f"condition: expected one for a CVAE and none for a VAE, got {condition!r}")
+    check_traversal(span, num_points, condition, isinstance(vae, CVAE))
     size = vae.latent_size
     like = next(vae.parameters(), torch.empty(0))
     origin = like.new_zeros(size) if start is None else torch.as_tensor(start, dtype=like.dtype, device=like.device)
-    if origin.shape != (size,):
-        raise ValueError(f"start: expected shape ({size},), got {tuple(origin.shape)}")
+    check_start(origin.shape, size)
     offsets = torch.linspace(-span, span, num_points).to(origin)
     z = origin + torch.eye(size).to(origin)[:, None] * offsets[:, None]
     if condition is not None:
-        condition = condition.expand(num_points, *condition.shape)
+        tensor = torch.as_tensor(condition, device=like.device)
+        condition = tensor.expand(num_points, *tensor.shape)
     images = _decoded(vae, z, condition)
-    shape = _image_shape(image_shape, images.shape[2:])
-    return _mosaic(ax, images.reshape(size, num_points, *shape), [f"z[{index}]" for index in range(size)])
+    images = images.reshape(size, num_points, *image_shape_of(image_shape, images.shape[2:]))
+    return draw_images(ax, "plot_traversal", images, [f"z[{index}]" for index in range(size)])
 
 
 @torch.no_grad()
-def plot_latent(vae: VAE, data: Any, labels: Any = None, num_draws: int = 2000, *, ax: Any = None) -> Any:
+def plot_latent(
+    vae: VAE,
+    data: ArrayLike,
+    *,
+    labels: npt.ArrayLike | None = None,
+    num_draws: int = 2000,
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Draw the aggregated posterior over the prior: a draw of z for each datum, and draws from the prior in grey.
 
     More than two latent dimensions are projected on the first two principal components of the data's draws.
@@ -128,64 +148,17 @@ def plot_latent(vae: VAE, data: Any, labels: Any = None, num_draws: int = 2000, 
     """
     if not isinstance(vae, VAE):
         raise TypeError(f"vae: plot_latent expected a VAE, got {type(vae).__name__}")
-    if vae.latent_size < 2:
-        raise ValueError("vae: plot_latent expected at least two latent dimensions, got 1")
-    check_positive_int("num_draws", num_draws)
+    check_latent(vae.latent_size, num_draws)
     x, _ = data_of(vae, data)
-    if labels is not None and np.shape(labels) != (len(x),):
-        raise ValueError(f"labels: expected shape ({len(x)},), got {np.shape(labels)}")
-    aggregated = vae._encode(x).sample().cpu().numpy()
-    others = vae._prior().sample((num_draws,)).cpu().numpy()
-    title = "$z_{}$"
-    if vae.latent_size > 2:
-        centre = aggregated.mean(0)
-        directions = np.linalg.svd(aggregated - centre, full_matrices=False)[2][:2].T
-        aggregated, others = (aggregated - centre) @ directions, (others - centre) @ directions
-        title = "principal component {} of z"
-    ax = _new_axes((5.4, 5.0)) if ax is None else ax
-    prior_dots = ax.scatter(*others.T, s=4, color="0.8", linewidths=0)
-    dots = ax.scatter(*aggregated.T, s=6, c=labels, cmap="tab10" if labels is not None else None, linewidths=0)
-    handles, names = ([dots], ["q(z)"]) if labels is None else dots.legend_elements()
-    legend = [prior_dots, *handles], ["prior", *names]
-    ax.legend(*legend, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.1)
-    ax.set(xlabel=title.format(1), ylabel=title.format(2), aspect="equal")
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
+    check_labels(labels, len(x))
+    drawn, others = vae.encode(x).sample(), vae.prior.distribution().sample((num_draws,))
+    return draw_latent(ax, to_numpy(drawn), to_numpy(others), labels)
 
 
-def _decoded(vae: Any, z: torch.Tensor, condition: Any) -> np.ndarray:
-    return vae._decode(z, condition).mean.cpu().numpy()
+def _decoded(vae: VAE | CVAE, z: torch.Tensor, condition: torch.Tensor | None) -> np.ndarray:
+    """The mean of p(x | z), or of p(x | z, c)."""
+    return to_numpy(vae.decode(z, *_given(condition)).mean)
 
 
-def _image_shape(image_shape: Any, event_shape: tuple[int, ...]) -> tuple[int, int]:
-    shape = tuple(event_shape if image_shape is None else image_shape)
-    if len(shape) != 2 or int(np.prod(shape)) != int(np.prod(event_shape)):
-        raise ValueError(
-            f"image_shape: expected a height and a width for data of shape {tuple(event_shape)}, got {image_shape!r}"
-        )
-    return shape[0], shape[1]
-
-
-def _mosaic(ax: Any, images: np.ndarray, labels: list[str]) -> Any:
-    """Rows of grey images of shape ``(rows, columns, height, width)``, dark where values are high."""
-    rows, columns, height, width = images.shape
-    ax = _new_axes((0.3 + 0.5 * columns, 0.5 * rows)) if ax is None else ax
-    padded = np.pad(images, ((0, 0), (0, 0), (0, _GAP), (0, _GAP)), constant_values=np.nan)
-    picture = padded.transpose(0, 2, 1, 3).reshape(rows * (height + _GAP), columns * (width + _GAP))
-    low, high = min(0.0, images.min()), max(1.0, images.max())
-    ax.imshow(np.ma.masked_invalid(picture), cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
-    ax.set_yticks((height + _GAP) * np.arange(rows) + 0.5 * (height - 1), labels)
-    ax.set_xticks([])
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    return ax
-
-
-def _new_axes(size: tuple[float, float]) -> Any:
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError(
-            'plots of autoencoders need matplotlib; install it with: pip install "ppl-ebm[examples]"'
-        ) from error
-    return pyplot.subplots(figsize=size, layout="constrained")[1]
+def _given(condition: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    return () if condition is None else (condition,)

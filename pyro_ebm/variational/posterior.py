@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from _ppl_ebm.checks import check_count, check_positive, check_positive_int
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.infer import steps
-from pyro_ebm.infer.checks import check_count, check_positive, check_positive_int
+from pyro_ebm.sampling import steps
 from pyro_ebm.variational import normal
 from pyro_ebm.variational.cvae import CVAE
 from pyro_ebm.variational.latent import LatentModel, check_rows

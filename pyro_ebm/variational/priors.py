@@ -11,10 +11,11 @@ import torch
 from pyro import distributions as dist
 from torch.distributions import Distribution, biject_to, constraints
 
+from _ppl_ebm.checks import check_between, check_positive_int
+from _ppl_ebm.errors import IntractablePartitionError
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.distributions.neural import captured
-from pyro_ebm.distributions.partition import IntractablePartitionError, intractable_message
-from pyro_ebm.infer.checks import check_between, check_positive_int
+from pyro_ebm.distributions.normaliser import intractable_message
+from pyro_ebm.distributions.parts.networks import captured
 from pyro_ebm.objectives.contrastive import ContrastiveDivergence, PersistentContrastiveDivergence
 from pyro_ebm.objectives.criterion import Criterion
 from pyro_ebm.variational.normal import normal_from

@@ -21,7 +21,7 @@ def bounds(backend, distribution, seed=0, **options):
     if backend.name == "numpyro":
         import jax
 
-        found = backend.infer.log_partition_bounds(distribution, jax.random.key(seed), **options)
+        found = backend.infer.log_partition_bounds(jax.random.key(seed), distribution, **options)
     else:
         import torch
 

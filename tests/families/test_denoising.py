@@ -14,8 +14,7 @@ def call(backend, function, *arguments, seed=0, **options):
     if backend.name == "numpyro":
         import jax
 
-        *front, num_samples = arguments
-        return getattr(backend.infer, function)(*front, jax.random.key(seed), num_samples, **options)
+        return getattr(backend.infer, function)(jax.random.key(seed), *arguments, **options)
     import torch
 
     torch.manual_seed(seed)

@@ -189,5 +189,7 @@ def test_binary_autoencoder_on_the_unit_square(backend, activation):
         entropy = -(at * np.log(at) + (1 - at) * np.log(1 - at)).sum(-1)
         potential = at @ c + np.logaddexp(0, at @ w + b).sum(-1) + entropy
         np.testing.assert_allclose(found["energy"], -potential, **TOLERANCE)
-        bound = backend.distributions.BernoulliRBM(*map(backend.array, (w, c, b)))
+        bound = backend.distributions.BernoulliRBM(
+            backend.array(w), visible_bias=backend.array(c), hidden_bias=backend.array(b)
+        )
         assert potential.max() <= float(bound.log_partition)

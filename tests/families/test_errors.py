@@ -79,7 +79,11 @@ CONSTRUCTION = {
     "all indices": (ValueError, "indices", lambda b: _rbm(b).condition([0, 1, 2], b.array(np.zeros(3)))),
     "values that do not match indices": (ValueError, "values", lambda b: _rbm(b).condition([0], b.array(np.zeros(2)))),
     "negative noise": (ValueError, "noise_scale", lambda b: _rbm(b).condition_on_noisy(b.array(np.zeros(3)), -1.0)),
-    "unknown trace estimator": (ValueError, "estimator", lambda b: b.objectives.ScoreMatching(_rbm(b), "sliced")),
+    "unknown trace estimator": (
+        ValueError,
+        "estimator",
+        lambda b: b.objectives.ScoreMatching(_rbm(b), estimator="sliced"),
+    ),
     "score matching of binary data": (TypeError, "base", lambda b: b.objectives.ScoreMatching(_rbm(b, "BernoulliRBM"))),
     "pseudo-likelihood of real data": (TypeError, "base", lambda b: b.objectives.PseudoLikelihood(_rbm(b))),
     "criterion of a number": (TypeError, "base", lambda b: b.objectives.PseudoLikelihood(3.0)),
@@ -101,7 +105,7 @@ CONSTRUCTION = {
     "no contrastive steps": (
         ValueError,
         "num_steps",
-        lambda b: b.stochastic(b.objectives.ContrastiveDivergence, _rbm(b), 0),
+        lambda b: b.stochastic(b.objectives.ContrastiveDivergence, _rbm(b), num_steps=0),
     ),
     "contrastive Langevin without a step size": (
         ValueError,
@@ -182,6 +186,9 @@ def test_a_refused_update_leaves_the_chains_alone(backend):
     chains = backend.array(np.zeros((5, 3)))
     with pytest.raises(ValueError, match="num_steps"):
         backend.stochastic(
-            backend.objectives.PersistentContrastiveDivergence, make(backend, "GaussianBernoulliRBM", p), chains, 0
+            backend.objectives.PersistentContrastiveDivergence,
+            make(backend, "GaussianBernoulliRBM", p),
+            chains,
+            num_steps=0,
         )
     np.testing.assert_array_equal(backend.numpy(chains), np.zeros((5, 3)))

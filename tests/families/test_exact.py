@@ -167,7 +167,9 @@ def test_krizhevsky_convention(backend):
 def test_spin_converters(backend):
     p = parameters("BernoulliRBM")
     arrays = [backend.array(value) for value in (p.weights, p.visible_bias, p.hidden_bias)]
-    distribution = backend.distributions.BernoulliRBM.from_spins(*arrays)
+    distribution = backend.distributions.BernoulliRBM.from_spins(
+        arrays[0], visible_bias=arrays[1], hidden_bias=arrays[2]
+    )
     states = oracle.binary_states(3)
     spins_h = 2 * oracle.binary_states(2) - 1
     log_weight = np.array(
@@ -187,14 +189,14 @@ def test_annealing_path_ends(backend, family):
     p = parameters(family)
     distribution = make(backend, family, p)
     points = backend.array(values(family, p))
-    end = backend.numpy(distribution.annealed(1.0).energy(points))
+    end = backend.numpy(distribution.at_inverse_temperature(1.0).energy(points))
     np.testing.assert_allclose(end, backend.numpy(distribution.energy(points)), **TOLERANCE)
     start = oracle.Parameters(0 * p.weights, p.visible_bias, 0 * p.hidden_bias, p.scale)
     np.testing.assert_allclose(
         backend.numpy(distribution.base_log_partition), oracle.log_partition(family, start), **TOLERANCE
     )
     np.testing.assert_allclose(
-        backend.numpy(distribution.annealed(0.0).energy(points)),
+        backend.numpy(distribution.at_inverse_temperature(0.0).energy(points)),
         [oracle.free_energy(family, start, v) for v in values(family, p)],
         **TOLERANCE,
     )
@@ -205,12 +207,12 @@ def test_batch_dimensions_broadcast(backend, family):
     """Batched weights and biases of different batch shapes: every element equals the model made by itself."""
     rng = np.random.default_rng(3)
     weights, bias = 0.2 * rng.normal(size=(4, 1, 3, 2)), rng.normal(size=(5, 3))
-    batched = getattr(backend.distributions, family)(backend.array(weights), backend.array(bias))
+    batched = getattr(backend.distributions, family)(backend.array(weights), visible_bias=backend.array(bias))
     points = values(family, parameters(family), 7)
     got = backend.numpy(batched.log_prob(backend.array(points[:, None, None])))
     assert tuple(batched.batch_shape) == (4, 5)
     assert got.shape == (7, 4, 5)
-    single = getattr(backend.distributions, family)(backend.array(weights[2, 0]), backend.array(bias[3]))
+    single = getattr(backend.distributions, family)(backend.array(weights[2, 0]), visible_bias=backend.array(bias[3]))
     np.testing.assert_allclose(got[:, 2, 3], backend.numpy(single.log_prob(backend.array(points))), **TOLERANCE)
     np.testing.assert_allclose(backend.numpy(batched.mean)[2, 3], backend.numpy(single.mean), **TOLERANCE)
     np.testing.assert_allclose(
@@ -234,7 +236,7 @@ def test_expanded_and_empty_batches(backend, family):
         assert backend.numpy(getattr(distribution, method)(none)).shape == (0, *core)
     assert tuple(expanded.hidden_given_visible(backend.array(point)).batch_shape) == (4,)
     assert tuple(expanded.visible_given_hidden(backend.array(np.ones(2))).batch_shape) == (4,)
-    assert tuple(expanded.annealed(0.5).batch_shape) == (4,)
+    assert tuple(expanded.at_inverse_temperature(0.5).batch_shape) == (4,)
     assert backend.sample(distribution, 0, (0,)).shape == (0, 3)
 
 
@@ -272,7 +274,11 @@ def test_exact_gradient_is_the_enumerated_one_for_binary_data(backend):
     names = list(p.arguments("BernoulliRBM"))
 
     def log_likelihood(*arrays):
-        return backend.distributions.BernoulliRBM(*arrays).log_prob(backend.array(data)).mean()
+        return (
+            backend.distributions.BernoulliRBM(**dict(zip(names, arrays, strict=True)))
+            .log_prob(backend.array(data))
+            .mean()
+        )
 
     weights, visible_bias, hidden_bias = backend.grad(log_likelihood, *(backend.array(getattr(p, n)) for n in names))
     states = oracle.binary_states(4)

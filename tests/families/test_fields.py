@@ -122,7 +122,7 @@ def test_no_points(tools):
 
 def test_hutchinson_divergence_is_unbiased(tools):
     values = np.broadcast_to(VALUES[:1, :3], (2000, 3, 3))
-    draws = tools("divergence", tools.gated(), values, "hutchinson", num_probes=2)
+    draws = tools("divergence", tools.gated(), values, estimator="hutchinson", num_probes=2)
     z = (draws.mean(0) - tools("divergence", tools.gated(), VALUES[0, :3])) / (draws.std(0) / np.sqrt(len(draws)))
     assert np.all(np.abs(z) < MAX_Z)
     assert np.all(draws.std(0) > 0.1)
@@ -130,14 +130,14 @@ def test_hutchinson_divergence_is_unbiased(tools):
 
 def test_hutchinson_asymmetry_tends_to_the_exact_one(tools):
     values = np.broadcast_to(VALUES[:1, :3], (300, 3, 3))
-    draws = tools("asymmetry", tools.gated(), values, "hutchinson", num_probes=400)
+    draws = tools("asymmetry", tools.gated(), values, estimator="hutchinson", num_probes=400)
     z = (draws.mean(0) - tools("asymmetry", tools.gated(), VALUES[0, :3])) / (draws.std(0) / np.sqrt(len(draws)))
     assert np.all(np.abs(z) < MAX_Z)
     assert np.all(draws.std(0) < 0.02)
 
 
 def test_hutchinson_asymmetry_lies_between_its_extremes(tools):
-    draw = lambda matrix: tools("asymmetry", tools.linear(matrix), VALUES, "hutchinson")
+    draw = lambda matrix: tools("asymmetry", tools.linear(matrix), VALUES, estimator="hutchinson")
     np.testing.assert_allclose(draw(ANTISYMMETRIC), 1.0)
     np.testing.assert_allclose(draw(SYMMETRIC), 0.0, atol=1e-30)
     np.testing.assert_array_equal(draw(np.zeros((3, 3))), 0.0)
@@ -159,7 +159,7 @@ def test_asymmetry_is_differentiable_in_the_parameters(tools):
         else:
             tools.m.manual_seed(3)
         value = tools.array(VALUES[0])
-        return tools.fields.asymmetry(field, value, "hutchinson", 2, **options).mean()
+        return tools.fields.asymmetry(field, value, estimator="hutchinson", num_probes=2, **options).mean()
 
     if tools.name == "numpyro":
         penalty = importlib.import_module("jax").jit(penalty)
@@ -186,7 +186,7 @@ def test_a_counter_clockwise_rotation_circulates_positively(tools):
 def test_circulation_in_any_plane(tools):
     directions = np.linalg.qr(normal(3, 2))[0].T
     expected = np.pi * 0.3**2 * (directions[1] @ GENERAL @ directions[0] - directions[0] @ GENERAL @ directions[1])
-    circulation = tools("circulation", tools.linear(GENERAL), VALUES, 0.3, directions)
+    circulation = tools("circulation", tools.linear(GENERAL), VALUES, radius=0.3, plane=directions)
     np.testing.assert_allclose(circulation, np.full((2, 5), expected), rtol=1e-12)
 
 
@@ -194,16 +194,16 @@ def test_circulation_of_a_nonlinear_field_tends_to_area_times_curl(tools):
     field, radius = tools.gated(), 1e-3
     jacobian = finite_difference_jacobian(tools, field, VALUES)
     expected = np.pi * radius**2 * (jacobian[..., 2, 1] - jacobian[..., 1, 2])
-    np.testing.assert_allclose(tools("circulation", field, VALUES, radius, (1, 2)), expected, rtol=1e-4)
+    np.testing.assert_allclose(tools("circulation", field, VALUES, radius=radius, plane=(1, 2)), expected, rtol=1e-4)
 
 
 def test_a_tied_autoencoder_is_conservative(tools):
     reconstruct = tools.tied(normal(3, 6), normal(6, seed=2), normal(3, seed=3))
     field = lambda value: reconstruct(value) - value
     assert np.all(tools("asymmetry", field, VALUES) < 1e-20)
-    assert np.all(tools("asymmetry", field, VALUES, "hutchinson") < 1e-20)
+    assert np.all(tools("asymmetry", field, VALUES, estimator="hutchinson") < 1e-20)
     for plane in ((0, 1), (0, 2), (1, 2)):
-        np.testing.assert_allclose(tools("circulation", field, VALUES, 0.5, plane), 0.0, atol=1e-13)
+        np.testing.assert_allclose(tools("circulation", field, VALUES, radius=0.5, plane=plane), 0.0, atol=1e-13)
 
 
 # ---------------------------------------------------------------------- what may be a field
@@ -240,7 +240,7 @@ def _autoencoder(tools, weights, hidden_bias, bounded=False):
         def field(self, value):
             return 2 * self.score(value)
 
-    return Autoencoder(tools.array(weights), None, tools.array(hidden_bias))
+    return Autoencoder(tools.array(weights), hidden_bias=tools.array(hidden_bias))
 
 
 def test_autoencoders_are_fields_by_their_field(tools):
@@ -306,16 +306,16 @@ class TestTorchGraphs:
     def test_results_have_graphs_where_inputs_ask_for_them(self, tools, function, estimator):
         diagnostic, value = getattr(tools.fields, function), tools.array(VALUES)
         module = tools.m.nn.Sequential(tools.m.nn.Linear(3, 3), tools.m.nn.Tanh()).double()
-        assert not diagnostic(tools.gated(), value, estimator).requires_grad
-        assert diagnostic(tools.gated(), value.clone().requires_grad_(), estimator).requires_grad
-        diagnostic(module, value, estimator).sum().backward()
+        assert not diagnostic(tools.gated(), value, estimator=estimator).requires_grad
+        assert diagnostic(tools.gated(), value.clone().requires_grad_(), estimator=estimator).requires_grad
+        diagnostic(module, value, estimator=estimator).sum().backward()
         assert module[0].weight.grad.abs().sum() > 0
         with tools.m.no_grad():
             tools.m.manual_seed(0)
-            silent = diagnostic(module, value, estimator)
+            silent = diagnostic(module, value, estimator=estimator)
         tools.m.manual_seed(0)
         assert not silent.requires_grad
-        np.testing.assert_allclose(silent, diagnostic(module, value, estimator).detach(), rtol=1e-12)
+        np.testing.assert_allclose(silent, diagnostic(module, value, estimator=estimator).detach(), rtol=1e-12)
 
     @pytest.mark.parametrize("function", KEYED)
     def test_inside_torch_func(self, tools, function):
@@ -326,7 +326,13 @@ class TestTorchGraphs:
         leaf = value.clone().requires_grad_()
         (expected,) = tools.m.autograd.grad(total(leaf), leaf)
         np.testing.assert_allclose(tools.m.func.grad(total)(value), expected, rtol=1e-10)
-        tools.m.func.vmap(lambda v: diagnostic(tools.gated(), v, "hutchinson"), randomness="different")(value)
+        stochastic = lambda v: diagnostic(tools.gated(), v, estimator="hutchinson")
+        assert tools.m.func.vmap(stochastic, randomness="different")(value).shape == (5,)
+
+    def test_circulation_inside_torch_func(self, tools):
+        value = tools.array(VALUES[0])
+        circulation = lambda v: tools.fields.circulation(tools.gated(), v, radius=0.3)
+        np.testing.assert_allclose(tools.m.func.vmap(circulation)(value), circulation(value), rtol=1e-12)
 
     def test_a_field_that_hides_its_graph_is_refused(self, tools):
         hidden = tools.m.no_grad()(tools.gated())
@@ -351,14 +357,13 @@ def test_stochastic_estimates_need_a_key():
     for name in KEYED:
         function = getattr(tools.fields, name)
         with pytest.raises(ValueError, match=f"^rng_key: {name} is stochastic"):
-            function(field, value, "hutchinson")
+            function(field, value, estimator="hutchinson")
         with pytest.raises(TypeError, match=f"^rng_key: {name} expected"):
-            function(field, value, "hutchinson", rng_key=0)
+            function(field, value, estimator="hutchinson", rng_key=0)
         with numpyro.handlers.seed(rng_seed=0):
-            inside = function(field, value, "hutchinson")
-        np.testing.assert_array_equal(
-            inside.shape, function(field, value, "hutchinson", rng_key=jax.random.key(0)).shape
-        )
+            inside = function(field, value, estimator="hutchinson")
+        outside = function(field, value, estimator="hutchinson", rng_key=jax.random.key(0))
+        assert inside.shape == outside.shape
 
 
 # ---------------------------------------------------------------------- fixed points
@@ -528,8 +533,8 @@ def test_plot_takes_an_energy_and_frames_the_data(tools):
 
 POINT = np.zeros(3)
 ERRORS = {
-    "unknown estimator": (ValueError, "estimator", lambda t: t("divergence", t.gated(), POINT, "exakt")),
-    "estimator of asymmetry": (ValueError, "estimator", lambda t: t("asymmetry", t.gated(), POINT, None)),
+    "unknown estimator": (ValueError, "estimator", lambda t: t("divergence", t.gated(), POINT, estimator="exakt")),
+    "estimator of asymmetry": (ValueError, "estimator", lambda t: t("asymmetry", t.gated(), POINT, estimator=None)),
     "no probes": (ValueError, "num_probes", lambda t: t("divergence", t.gated(), POINT, num_probes=0)),
     "half a probe": (ValueError, "num_probes", lambda t: t("asymmetry", t.gated(), POINT, num_probes=0.5)),
     "a number as a field": (TypeError, "field", lambda t: t("divergence", 3.0, POINT)),
@@ -557,9 +562,9 @@ ERRORS = {
     "integer values": (TypeError, "value", lambda t: t.fields.divergence(t.gated(), t.array(POINT, np.int32))),
     "text as values": (TypeError, "value", lambda t: t.fields.asymmetry(t.gated(), "abc")),
     "a scalar value": (ValueError, "value", lambda t: t("circulation", t.gated(), 1.0)),
-    "negative radius": (ValueError, "radius", lambda t: t("circulation", t.gated(), POINT, -0.1)),
-    "infinite radius": (ValueError, "radius", lambda t: t("circulation", t.gated(), POINT, np.inf)),
-    "radius that is text": (TypeError, "radius", lambda t: t("circulation", t.gated(), POINT, "0.1")),
+    "negative radius": (ValueError, "radius", lambda t: t("circulation", t.gated(), POINT, radius=-0.1)),
+    "infinite radius": (ValueError, "radius", lambda t: t("circulation", t.gated(), POINT, radius=np.inf)),
+    "radius that is text": (TypeError, "radius", lambda t: t("circulation", t.gated(), POINT, radius="0.1")),
     "equal axes": (ValueError, "plane", lambda t: t("circulation", t.gated(), POINT, plane=(1, 1))),
     "axes out of range": (ValueError, "plane", lambda t: t("circulation", t.gated(), POINT, plane=(0, 3))),
     "one axis": (ValueError, "plane", lambda t: t("circulation", t.gated(), POINT, plane=(0,))),

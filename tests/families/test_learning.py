@@ -36,18 +36,21 @@ def test_contrastive_gradients_approach_the_exact_one(backend, family):
     deviation = np.std([oracle.free_energy_gradient(family, p, v) for v in draws], axis=0)
     standard_error = deviation / np.sqrt(len(data))
 
-    def z_scores(criterion, *arguments):
+    def z_scores(criterion, num_steps, *chains):
         make_criterion = getattr(backend.objectives, criterion)
         got = _gradient(
-            backend, family, p, lambda rbm: backend.stochastic(make_criterion, rbm, *arguments).log_prob(points)
+            backend,
+            family,
+            p,
+            lambda rbm: backend.stochastic(make_criterion, rbm, *chains, num_steps=num_steps).log_prob(points),
         )
         return np.abs(got - truth) / standard_error
 
     biases = [z_scores("ContrastiveDivergence", num_steps).max() for num_steps in (1, 5, 200)]
     assert biases[0] > 2 * biases[1] > 4 * biases[2]
     assert biases[2] < MAX_Z
-    assert z_scores("PersistentContrastiveDivergence", points + 0, 1).max() > 2 * MAX_Z
-    assert z_scores("PersistentContrastiveDivergence", points + 0, 200).max() < MAX_Z
+    assert z_scores("PersistentContrastiveDivergence", 1, points + 0).max() > 2 * MAX_Z
+    assert z_scores("PersistentContrastiveDivergence", 200, points + 0).max() < MAX_Z
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -163,8 +163,8 @@ def test_a_restricted_boltzmann_machine_as_a_network(backend):
     for i, j in np.ndindex(2, 2):
         factors[(i, 2 + j)] = np.array([[0.0, 0.0], [0.0, -p.weights[i, j]]])
     network = build(backend, (2,) * 4, factors)
-    arrays = (backend.array(array) for array in (p.weights, p.visible_bias, p.hidden_bias))
-    rbm = backend.distributions.BernoulliRBM(*arrays)
+    biases = {"visible_bias": backend.array(p.visible_bias), "hidden_bias": backend.array(p.hidden_bias)}
+    rbm = backend.distributions.BernoulliRBM(backend.array(p.weights), **biases)
     visible = oracle.all_states((2, 2))
     expected = np.exp(backend.numpy(rbm.log_prob(backend.array(visible)))).reshape(2, 2)
     np.testing.assert_allclose(backend.numpy(network.marginal((0, 1))), expected, **TOLERANCE)
@@ -205,8 +205,10 @@ def test_annealed_importance_sampling(backend):
     assert abs(float(estimated.log_partition) - truth) < 0.1
     np.testing.assert_allclose(float(estimated.base_log_partition), np.log(np.prod(LOOP)), **TOLERANCE)
     states = integers(backend, oracle.all_states(LOOP))
-    np.testing.assert_allclose(backend.numpy(estimated.annealed(0.0).energy(states)), 0, **TOLERANCE)
-    np.testing.assert_allclose(backend.numpy(estimated.annealed(1.0).energy(states)), estimated.energy(states))
+    np.testing.assert_allclose(backend.numpy(estimated.at_inverse_temperature(0.0).energy(states)), 0, **TOLERANCE)
+    np.testing.assert_allclose(
+        backend.numpy(estimated.at_inverse_temperature(1.0).energy(states)), estimated.energy(states)
+    )
 
 
 # ---------------------------------------------------------------------- learning
@@ -219,7 +221,7 @@ def test_contrastive_gradients_come_near_the_exact_one(backend, name):
     data = np.tile([[2, 1, 3, 0], [0, 0, 1, 1]], (4000, 1))
     network, criterion = make(backend, "loop"), getattr(backend.objectives, name)
     chains = [backend.array(data)] if name.startswith("Persistent") else []
-    got = backend.stochastic(criterion, network, *chains, 40).gradient(integers(backend, data))
+    got = backend.stochastic(criterion, network, *chains, num_steps=40).gradient(integers(backend, data))
     assert list(got) == ["factor_0_1", "factor_2_1", "factor_2_3", "factor_0_3", "factor_3"]
     for scope, key in zip(factors, got, strict=True):
         probability = oracle.marginal(LOOP, factors, scope)

@@ -57,10 +57,10 @@ def causal(backend):
 def network(backend, family, **options):
     build = {
         "LineIntegralEnergy": lambda cls: cls(
-            untied(backend), (2,), backend.array([0.3, -0.2]), temperature=0.7, **options
+            untied(backend), (2,), origin=backend.array([0.3, -0.2]), temperature=0.7, **options
         ),
-        "GradientStepEnergy": lambda cls: cls(untied(backend), (2,), 0.8, **options),
-        "CausalAutoencoder": lambda cls: cls(causal(backend), (2,), backend.array(SCALE), **options),
+        "GradientStepEnergy": lambda cls: cls(untied(backend), (2,), scale=0.8, **options),
+        "CausalAutoencoder": lambda cls: cls(causal(backend), (2,), scale=backend.array(SCALE), **options),
     }
     return build[family](getattr(backend.distributions, family))
 
@@ -87,7 +87,7 @@ def test_line_integral_of_a_conservative_network_is_the_tied_energy(backend):
     at = backend.array(points())
     line = backend.distributions.LineIntegralEnergy(tied(backend), (2,), num_nodes=40, temperature=0.5)
     energy = backend.distributions.TiedAutoencoder(
-        backend.array(FIRST), backend.array(BIAS), activation="tanh", temperature=0.5
+        backend.array(FIRST), hidden_bias=backend.array(BIAS), activation="tanh", temperature=0.5
     )
     gap = backend.numpy(line.energy(at)) - backend.numpy(energy.energy(at))
     np.testing.assert_allclose(gap, gap[0], rtol=0, atol=1e-9)

@@ -21,6 +21,9 @@ def quartic(backend):
         arg_constraints = {"strength": constraints.independent(constraints.positive, 1)}
         support = constraints.real_vector
 
+        def __init__(self, strength, **options):
+            super().__init__({"strength": strength}, **options)
+
         def _energy(self, value):
             return (self.strength * value**4).sum(-1)
 
@@ -72,7 +75,7 @@ def test_contrastive_divergence_with_a_langevin_chain(backend):
 
     def objective(strength):
         base = family(strength, sampler=sampler)
-        return backend.stochastic(backend.objectives.ContrastiveDivergence, base, 50).log_prob(points).mean()
+        return backend.stochastic(backend.objectives.ContrastiveDivergence, base, num_steps=50).log_prob(points).mean()
 
     (gradient,) = backend.grad(objective, backend.array(STRENGTH))
     # after 50 steps the negative samples have E[v^4] = 1 / (4 strength); its deviation is below twice that

@@ -233,19 +233,31 @@ BAD = {
         "temperature",
         lambda d, a: d.LineIntegralEnergy(lambda x: 0.5 * x, (2,), temperature=0.0),
     ),
-    "negative precision": (ValueError, "precision", lambda d, a: d.CovarianceRBM(a(W), a(-W.T), precision=-1.0)),
-    "negative pooling of PoT": (ValueError, "pooling", lambda d, a: d.ProductOfStudentT(a(W), 2.0, a([[-1.0], [1.0]]))),
-    "zero concentration": (ValueError, "concentration", lambda d, a: d.MeanProductOfStudentT(a(W), a(W), 0.0)),
+    "negative precision": (
+        ValueError,
+        "precision",
+        lambda d, a: d.CovarianceRBM(a(W), pooling=a(-W.T), precision=-1.0),
+    ),
+    "negative pooling of PoT": (
+        ValueError,
+        "pooling",
+        lambda d, a: d.ProductOfStudentT(a(W), concentration=2.0, pooling=a([[-1.0], [1.0]])),
+    ),
+    "zero concentration": (
+        ValueError,
+        "concentration",
+        lambda d, a: d.MeanProductOfStudentT(a(W), a(W), concentration=0.0),
+    ),
     "concentration of the wrong length": (
         ValueError,
         "concentration",
-        lambda d, a: d.MeanProductOfStudentT(a(W), a(W), a([1.0, 2.0, 3.0])),
+        lambda d, a: d.MeanProductOfStudentT(a(W), a(W), concentration=a([1.0, 2.0, 3.0])),
     ),
-    "pooling of the wrong shape": (ValueError, "pooling", lambda d, a: d.CovarianceRBM(a(W), a(W))),
+    "pooling of the wrong shape": (ValueError, "pooling", lambda d, a: d.CovarianceRBM(a(W), pooling=a(W))),
     "normalize_visible that is a number": (
         TypeError,
         "normalize_visible",
-        lambda d, a: d.CovarianceRBM(a(W), a([[-1.0], [-1.0]]), normalize_visible=1),
+        lambda d, a: d.CovarianceRBM(a(W), pooling=a([[-1.0], [-1.0]]), normalize_visible=1),
     ),
     "missing weights": (TypeError, "weights", lambda d, a: d.TiedAutoencoder()),
     "unknown argument": (TypeError, "wieghts", lambda d, a: d.TiedAutoencoder(a(W), wieghts=1.0)),
@@ -255,14 +267,18 @@ BAD = {
         "input_weights",
         lambda d, a: d.GatedRBM(*map(a, ([1.0, 2.0], [[1.0]], UNIT, [[1.0]]))),
     ),
-    "NaN filters": (ValueError, "filters", lambda d, a: d.CovarianceAutoencoder(a(W * np.nan), a([[-1.0], [-1.0]]))),
+    "NaN filters": (
+        ValueError,
+        "filters",
+        lambda d, a: d.CovarianceAutoencoder(a(W * np.nan), pooling=a([[-1.0], [-1.0]])),
+    ),
     "network that is no function": (TypeError, "reconstruct", lambda d, a: d.GradientStepEnergy(3.0, (2,))),
     "causal network over an image": (ValueError, "event_shape", lambda d, a: d.CausalAutoencoder(abs, (2, 2))),
     "no quadrature nodes": (ValueError, "num_nodes", lambda d, a: d.LineIntegralEnergy(abs, (2,), num_nodes=0)),
     "origin of the wrong shape": (
         ValueError,
         "origin",
-        lambda d, a: d.LineIntegralEnergy(lambda x: 0.5 * x, (2,), a([0.0, 0.0, 0.0])),
+        lambda d, a: d.LineIntegralEnergy(lambda x: 0.5 * x, (2,), origin=a([0.0, 0.0, 0.0])),
     ),
 }
 
@@ -328,4 +344,4 @@ def test_a_parameter_left_at_its_default_is_not_frozen(backend):
     """Changed copies keep what an optimiser wrote into the parameters."""
     rbm = backend.distributions.BernoulliRBM(backend.array(W))
     rbm.visible_bias = backend.array([1.0, 2.0, 3.0])
-    np.testing.assert_array_equal(backend.numpy(rbm.annealed(1.0).visible_bias), [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(backend.numpy(rbm.at_inverse_temperature(1.0).visible_bias), [1.0, 2.0, 3.0])

@@ -86,7 +86,7 @@ def test_batches_draw_their_own_models(backend):
     scale = np.array([[0.2, 0.2], [3.0, 3.0]])
     means = np.array([[5.0, -5.0], [0.0, 1.0]])
     distribution = backend.distributions.GaussianBernoulliRBM(
-        backend.array(np.zeros((2, 2, 1))), backend.array(means), scale=backend.array(scale)
+        backend.array(np.zeros((2, 2, 1))), visible_bias=backend.array(means), scale=backend.array(scale)
     ).expand((3, 2))
     draws = backend.sample(distribution, 0, (NUM_DRAWS,))
     assert draws.shape == (NUM_DRAWS, 3, 2, 2)
@@ -128,7 +128,10 @@ def test_annealed_importance_sampling_value_and_gradient(backend):
 
     def log_likelihood(weights, estimator):
         rbm = backend.distributions.BernoulliRBM(
-            weights, backend.array(p.visible_bias), backend.array(p.hidden_bias), log_partition=estimator
+            weights,
+            visible_bias=backend.array(p.visible_bias),
+            hidden_bias=backend.array(p.hidden_bias),
+            log_partition=estimator,
         )
         return rbm.log_prob(points).mean()
 

@@ -87,8 +87,7 @@ def test_moments(backend, name, kind):
 
 def standard_normal(backend, scale=1.0):
     """A machine without couplings: ``Normal(0, scale)``."""
-    zeros = [backend.array(np.zeros(shape)) for shape in ((2, 1), 2, 1)]
-    return backend.distributions.GaussianBernoulliRBM(*zeros, scale=backend.array(scale))
+    return backend.distributions.GaussianBernoulliRBM(backend.array(np.zeros((2, 1))), scale=backend.array(scale))
 
 
 @pytest.mark.parametrize("kind", STEPS)

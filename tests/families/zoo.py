@@ -126,8 +126,8 @@ def tied(activation, visible=2, hidden=3, seed=21, **extra):
     )
 
 
-def _gated(activation):
-    p = _GATED
+def _gated(activation, **extra):
+    p = {**_GATED, **extra}
     return Case(
         "GatedAutoencoder",
         p,
@@ -140,12 +140,10 @@ def _gated(activation):
 def _filtered(activation, scale=1.0, mean_scale=1.0, **extra):
     p = {name: value for name, value in _covariance(22, **extra).items()}
     p["pooling"] = scale * p["pooling"]
-    if not extra:
-        p["hidden_bias"] = p.pop("covariance_bias")
-    else:
+    if "weights" in extra:
         p["weights"] = mean_scale * p["weights"]
     return Case(
-        "MeanCovarianceAutoencoder" if extra else "CovarianceAutoencoder",
+        "MeanCovarianceAutoencoder" if "weights" in extra else "CovarianceAutoencoder",
         p,
         {"activation": activation},
         field=lambda y: oracle.covariance_reconstruction(p, activation, y) - y,
@@ -166,6 +164,9 @@ AUTOENCODERS = {
     "mcAE sigmoid": _filtered("sigmoid", **_MEAN_UNITS),
     "mcAE relu": _filtered("relu", 1.0, 0.4, **_MEAN_UNITS),
     "mcAE softmax": _filtered("softmax", **_MEAN_UNITS),
+    "tempered gated tanh": _gated("tanh", temperature=np.array(0.6)),
+    "tempered cAE sigmoid": _filtered("sigmoid", temperature=np.array(1.7)),
+    "tempered mcAE softmax": _filtered("softmax", temperature=np.array(0.6), **_MEAN_UNITS),
 }
 ALL = {**MACHINES, **NORMALIZED, **AUTOENCODERS}
 

@@ -123,7 +123,7 @@ def gated_reconstruction(p, activation, value):
 def covariance_reconstruction(p, activation, value):
     """A gated autoencoder of the value given itself, and tied mean units if there are weights."""
     outputs = value @ p["filters"]
-    inputs = outputs**2 @ p["pooling"] + p.get("covariance_bias", p["hidden_bias"])
+    inputs = outputs**2 @ p["pooling"] + p["covariance_bias"]
     back = (outputs * (ACTIVATIONS[activation](inputs) @ p["pooling"].T)) @ p["filters"].T + p["visible_bias"]
     if "weights" in p:
         back = back + ACTIVATIONS[activation](value @ p["weights"] + p["hidden_bias"]) @ p["weights"].T

@@ -51,12 +51,14 @@ def test_properties(family, name):
 def test_gradients_of_the_likelihood(family):
     p = parameters(family, 5, 4)
     points = values(family, p)
-    arrays = list(p.arguments(family).values())
+    arguments = p.arguments(family)
 
     def gradients(backend):
         cls = getattr(backend.distributions, family)
-        objective = lambda *leaves: cls(*leaves).log_prob(backend.array(points)).mean()
-        return backend.grad(objective, *map(backend.array, arrays))
+        objective = lambda *leaves: (
+            cls(**dict(zip(arguments, leaves, strict=True))).log_prob(backend.array(points)).mean()
+        )
+        return backend.grad(objective, *map(backend.array, arguments.values()))
 
     for first, second in zip(*map(gradients, BACKENDS), strict=True):
         np.testing.assert_allclose(first, second, **TOLERANCE[np.float64])

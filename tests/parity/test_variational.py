@@ -62,11 +62,13 @@ def priors(kind):
             pyro_variational.VampPrior(torch.tensor(X[:3]), constraint=pyro_dist.constraints.unit_interval),
         )
     if kind == "rbm":
-        parameters = [RNG.normal(size=shape) for shape in ((LATENT, 3), LATENT, 3)]
-        return (
-            numpyro_variational.EnergyPrior(numpyro_ebm.GaussianBernoulliRBM(*map(jnp.asarray, parameters))),
-            pyro_variational.EnergyPrior(pyro_ebm.GaussianBernoulliRBM(*map(torch.tensor, parameters))),
+        shapes = {"weights": (LATENT, 3), "visible_bias": LATENT, "hidden_bias": 3}
+        parameters = {name: RNG.normal(size=shape) for name, shape in shapes.items()}
+        machines = (
+            numpyro_ebm.GaussianBernoulliRBM(**{name: jnp.asarray(array) for name, array in parameters.items()}),
+            pyro_ebm.GaussianBernoulliRBM(**{name: torch.tensor(array) for name, array in parameters.items()}),
         )
+        return numpyro_variational.EnergyPrior(machines[0]), pyro_variational.EnergyPrior(machines[1])
     return "standard", "standard"
 
 

@@ -46,9 +46,9 @@ def learning_model(data, log_partition="auto", criterion=None):
     """All parameters learned, data in a subsampling plate."""
     rbm = GaussianBernoulliRBM(
         numpyro.param("weights", 0.1 * jnp.ones((3, 2))),
-        numpyro.param("visible_bias", jnp.zeros(3)),
-        numpyro.param("hidden_bias", jnp.zeros(2)),
-        numpyro.param("scale", jnp.ones(3), constraint=dist.constraints.positive),
+        visible_bias=numpyro.param("visible_bias", jnp.zeros(3)),
+        hidden_bias=numpyro.param("hidden_bias", jnp.zeros(2)),
+        scale=numpyro.param("scale", jnp.ones(3), constraint=dist.constraints.positive),
         log_partition=log_partition() if callable(log_partition) else log_partition,
     )
     observed = rbm if criterion is None else criterion(rbm)
@@ -194,16 +194,16 @@ def test_svi_with_an_estimated_partition_function_follows_exact_likelihood():
 
 def _persistent(rbm):
     chains = numpyro.primitives.mutable("chains", {"value": jnp.zeros((100, 3))})
-    return objectives.PersistentContrastiveDivergence(rbm, chains, 5)
+    return objectives.PersistentContrastiveDivergence(rbm, chains, num_steps=5)
 
 
 @pytest.mark.parametrize(
     "criterion",
     [
         _persistent,
-        lambda rbm: objectives.ContrastiveDivergence(rbm, 10),
+        lambda rbm: objectives.ContrastiveDivergence(rbm, num_steps=10),
         objectives.ScoreMatching,
-        lambda rbm: objectives.ScoreMatching(rbm, "hutchinson"),
+        lambda rbm: objectives.ScoreMatching(rbm, estimator="hutchinson"),
     ],
     ids=["pcd", "cd", "score-matching", "hutchinson"],
 )
@@ -229,7 +229,7 @@ def test_criteria_demand_a_key_outside_a_model():
     for make in (
         objectives.ContrastiveDivergence,
         lambda rbm: objectives.PersistentContrastiveDivergence(rbm, jnp.zeros((5, 3))),
-        lambda rbm: objectives.ScoreMatching(rbm, "hutchinson"),
+        lambda rbm: objectives.ScoreMatching(rbm, estimator="hutchinson"),
         lambda rbm: GaussianBernoulliRBM(**ARGUMENTS, log_partition=infer.AnnealedImportanceSampling()),
     ):
         with pytest.raises(ValueError, match=r"^rng_key: .*expected a JAX PRNG key, got None"):
@@ -305,12 +305,12 @@ DISTRIBUTIONS = {
     "bernoulli": BernoulliRBM(jnp.ones((3, 2))),
     "gaussian-bernoulli": RBM,
     "gaussian": GaussianRBM(0.2 * jnp.ones((3, 2))),
-    "batched": GaussianBernoulliRBM(jnp.ones((4, 1, 3, 2)), jnp.ones((5, 3)), sampler=infer.Gibbs(3)),
+    "batched": GaussianBernoulliRBM(jnp.ones((4, 1, 3, 2)), visible_bias=jnp.ones((5, 3)), sampler=infer.Gibbs(3)),
     "unknown": GaussianBernoulliRBM(**ARGUMENTS, log_partition=None),
     "constant": GaussianBernoulliRBM(**ARGUMENTS, log_partition=1.5),
     "neural": NeuralEnergy(jnp.sum, (3,), log_partition=jnp.array(0.5)),
     "estimated": GaussianBernoulliRBM(
-        **ARGUMENTS, log_partition=infer.AnnealedImportanceSampling(5, 5, rng_key=jax.random.key(0))
+        **ARGUMENTS, log_partition=infer.AnnealedImportanceSampling(num_chains=5, num_temperatures=5, rng_key=jax.random.key(0))
     ),
 }
 
@@ -393,7 +393,7 @@ def test_normal_numbers(dtype):
     """Kolmogorov-Smirnov at a million draws, tails, and no correlation between neighbours or keys."""
     from scipy import stats
 
-    from numpyro_ebm.infer.threefry import normal
+    from numpyro_ebm.sampling.random import normal
 
     draws = np.asarray(normal(jax.random.key(1), (1000, 1000), dtype), np.float64)
     assert np.isfinite(draws).all()
@@ -419,7 +419,7 @@ def test_normal_numbers_at_the_ends(monkeypatch):
 def test_threefry_agrees_with_jax():
     from jax.extend.random import threefry_2x32
 
-    from numpyro_ebm.infer.threefry import threefry2x32
+    from numpyro_ebm.sampling.random import threefry2x32
 
     key, words = jnp.array([123, 456], jnp.uint32), jnp.arange(10, dtype=jnp.uint32)
     got = jnp.concatenate(threefry2x32(key[0], key[1], words[:5], words[5:]))
@@ -430,7 +430,7 @@ def test_threefry_agrees_with_jax():
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 def test_bernoulli_draws(dtype, impl):
     """Marginals at ordinary and extreme logits, independence of neighbours, edges, and agreement under vmap."""
-    from numpyro_ebm.infer.bernoulli import bernoulli_from_logits
+    from numpyro_ebm.sampling.random import bernoulli_from_logits
 
     key = jax.random.key(0, impl=impl)
     logits = jnp.array([-9.0, -3.0, -0.1, 0.0, 0.7, 3.0, 9.0], dtype)

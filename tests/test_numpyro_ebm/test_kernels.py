@@ -270,7 +270,7 @@ def bimodal():
     """Two modes at distance 12 with the probabilities 0.3 and 0.7, and standard deviations 0.8."""
     distance = 12.0
     bias = np.log(0.7 / 0.3) - 0.5 * (distance / 0.8) ** 2
-    return GaussianBernoulliRBM(jnp.array([[distance], [0.0]]), jnp.zeros(2), jnp.array([bias]), jnp.full(2, 0.8))
+    return GaussianBernoulliRBM(jnp.array([[distance], [0.0]]), visible_bias=jnp.zeros(2), hidden_bias=jnp.array([bias]), scale=jnp.full(2, 0.8))
 
 
 @pytest.mark.slow

@@ -180,11 +180,12 @@ def test_pictures_show_the_decodings(conditional):
         vae, condition = VAE(linear(4, 4), linear(2, 4), 2, likelihood=0.5), None
     x = jnp.asarray(X[:3])
     data, given = ((x, condition), (condition,)) if conditional else (x, ())
-    picture = plot_reconstructions(vae, data, (1, 4), 2, rng_key=KEY).get_images()[0].get_array()
+    picture = plot_reconstructions(vae, data, (1, 4), num_draws=2, rng_key=KEY).get_images()[0].get_array()
     assert picture.shape == (4 * 2, 3 * 5)
     np.testing.assert_allclose(picture[0].reshape(3, 5)[:, :4], x)
     np.testing.assert_allclose(picture[2].reshape(3, 5)[:, :4], vae.reconstruct(x, *given), rtol=1e-6)
-    axes = plot_traversal(vae, (1, 4), [0.5, -0.5], condition[0] if conditional else None, 2.0, 3)
+    options = {"start": [0.5, -0.5], "condition": condition[0] if conditional else None, "span": 2.0, "num_points": 3}
+    axes = plot_traversal(vae, (1, 4), **options)
     picture = axes.get_images()[0].get_array()
     z = jnp.array([[[-1.5, -0.5], [0.5, -0.5], [2.5, -0.5]], [[0.5, -2.5], [0.5, -0.5], [0.5, 1.5]]])
     given = (jnp.broadcast_to(condition[:1], (3, 1)),) if conditional else ()

@@ -102,13 +102,13 @@ def test_a_contrastive_prior_has_the_criterions_gradient():
     z = jnp.asarray(RNG.normal(size=(40, 2)))
 
     def log_prob(z, weights):
-        prior = EnergyPrior(RBM._with(weights=weights), lambda base: ContrastiveDivergence(base, 3, rng_key=KEY))
+        prior = EnergyPrior(RBM._with(weights=weights), lambda base: ContrastiveDivergence(base, num_steps=3, rng_key=KEY))
         return prior.site().log_prob(z)
 
     np.testing.assert_allclose(log_prob(z, RBM.weights), -RBM.energy(z))
     by_z, by_weights = jax.grad(lambda *args: log_prob(*args).sum(), (0, 1))(z, RBM.weights)
     np.testing.assert_allclose(by_z, RBM.score(z))
-    criterion = lambda weights: ContrastiveDivergence(RBM._with(weights=weights), 3, rng_key=KEY).log_prob(z).sum()
+    criterion = lambda weights: ContrastiveDivergence(RBM._with(weights=weights), num_steps=3, rng_key=KEY).log_prob(z).sum()
     np.testing.assert_allclose(by_weights, jax.grad(criterion)(RBM.weights))
 
 
@@ -121,10 +121,10 @@ def test_long_contrastive_chains_give_the_enumerated_gradient(kind, weight):
     with jax.numpy_rank_promotion("allow"):
         start = exact.sample(jax.random.key(3), (count,))
     if kind == "CD":
-        criterion = lambda base: ContrastiveDivergence(base, 30)
+        criterion = lambda base: ContrastiveDivergence(base, num_steps=30)
     else:
         criterion = lambda base: PersistentContrastiveDivergence(
-            base, numpyro.primitives.mutable("chains", {"value": start}), 5
+            base, numpyro.primitives.mutable("chains", {"value": start}), num_steps=5
         )
     vae = VAE(
         CONSTANT.encoder, CONSTANT.decoder, 2, likelihood=0.7, prior=EnergyPrior(RBM, criterion), kl_weight=weight
@@ -177,7 +177,7 @@ class QuadraticEnergy(EnergyDistribution):
 
 def test_energy_prior_with_an_estimator():
     """The estimate's gradient is that of the normal density, N / 2p - sum z^2 / 2, for parameters that it learns."""
-    estimator = infer.AnnealedImportanceSampling(400, 30, rng_key=KEY)
+    estimator = infer.AnnealedImportanceSampling(num_chains=400, num_temperatures=30, rng_key=KEY)
     precision = jnp.array([2.0, 0.5])
     prior = EnergyPrior(QuadraticEnergy(precision, log_partition=estimator))
     vae = VAE(CONSTANT.encoder, CONSTANT.decoder, 2, likelihood=0.7, prior=prior)

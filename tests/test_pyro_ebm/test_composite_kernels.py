@@ -264,7 +264,7 @@ def bimodal():
     """Two modes at distance 12 with the probabilities 0.3 and 0.7, and standard deviations 0.8."""
     distance = 12.0
     bias = np.log(0.7 / 0.3) - 0.5 * (distance / 0.8) ** 2
-    return GaussianBernoulliRBM(tensor([distance], [0.0]), torch.zeros(2, dtype=DOUBLE), tensor(bias), tensor(0.8, 0.8))
+    return GaussianBernoulliRBM(tensor([distance], [0.0]), visible_bias=torch.zeros(2, dtype=DOUBLE), hidden_bias=tensor(bias), scale=tensor(0.8, 0.8))
 
 
 def function_of(distribution):
@@ -699,8 +699,8 @@ def test_nuts_over_parameters_with_an_estimated_normaliser():
 def test_a_seeded_estimator_is_a_function_and_leaves_the_generator_alone():
     weights = tensor([1.0, -0.5], [0.3, 2.0])
     state = torch.get_rng_state()
-    make_machine = lambda: BernoulliRBM(weights, log_partition=AnnealedImportanceSampling(10, 10, seed=5))
+    make_machine = lambda: BernoulliRBM(weights, log_partition=AnnealedImportanceSampling(num_chains=10, num_temperatures=10, seed=5))
     assert make_machine().log_partition == make_machine().log_partition
     assert torch.equal(torch.get_rng_state(), state)
-    unseeded = lambda: BernoulliRBM(weights, log_partition=AnnealedImportanceSampling(10, 10)).log_partition
+    unseeded = lambda: BernoulliRBM(weights, log_partition=AnnealedImportanceSampling(num_chains=10, num_temperatures=10)).log_partition
     assert unseeded() != unseeded()

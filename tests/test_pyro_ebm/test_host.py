@@ -61,9 +61,9 @@ def learning_model(data, log_partition="auto", criterion=None):
     """All parameters learned, data in a subsampling plate."""
     rbm = GaussianBernoulliRBM(
         pyro.param("weights", lambda: 0.1 * ones(3, 2)),
-        pyro.param("visible_bias", lambda: zeros(3)),
-        pyro.param("hidden_bias", lambda: zeros(2)),
-        pyro.param("scale", lambda: ones(3), constraint=dist.constraints.positive),
+        visible_bias=pyro.param("visible_bias", lambda: zeros(3)),
+        hidden_bias=pyro.param("hidden_bias", lambda: zeros(2)),
+        scale=pyro.param("scale", lambda: ones(3), constraint=dist.constraints.positive),
         log_partition=log_partition,
     )
     observed = rbm if criterion is None else criterion(rbm)
@@ -247,10 +247,10 @@ def test_learning_criteria_train_in_svi(data, name):
     """Each criterion reaches the scales of the data's own model within 15 %, from scales of one."""
     chains = zeros(100, 3)
     criterion = {
-        "pcd": lambda rbm: objectives.PersistentContrastiveDivergence(rbm, chains, 5),
-        "cd": lambda rbm: objectives.ContrastiveDivergence(rbm, 10),
+        "pcd": lambda rbm: objectives.PersistentContrastiveDivergence(rbm, chains, num_steps=5),
+        "cd": lambda rbm: objectives.ContrastiveDivergence(rbm, num_steps=10),
         "score-matching": objectives.ScoreMatching,
-        "hutchinson": lambda rbm: objectives.ScoreMatching(rbm, "hutchinson"),
+        "hutchinson": lambda rbm: objectives.ScoreMatching(rbm, estimator="hutchinson"),
     }[name]
     run_svi(learning_model, data, log_partition=None, criterion=criterion, num_steps=1500)
     np.testing.assert_allclose(pyro.param("scale").detach(), P.scale, rtol=0.15)
@@ -338,7 +338,7 @@ DISTRIBUTIONS = {
     "bernoulli": BernoulliRBM(ones(3, 2)),
     "gaussian-bernoulli": RBM,
     "gaussian": GaussianRBM(0.2 * ones(3, 2)),
-    "batched": GaussianBernoulliRBM(ones(4, 1, 3, 2), ones(5, 3), sampler=infer.Gibbs(3)),
+    "batched": GaussianBernoulliRBM(ones(4, 1, 3, 2), visible_bias=ones(5, 3), sampler=infer.Gibbs(3)),
     "unknown": GaussianBernoulliRBM(**ARGUMENTS, log_partition=None),
     "constant": GaussianBernoulliRBM(**ARGUMENTS, log_partition=1.5),
     "neural": NeuralEnergy(torch.nn.Flatten(0), (1,)),
@@ -399,13 +399,13 @@ def test_pyro_can_switch_validation_off():
 
 def test_parameters_on_different_devices_are_refused():
     with pytest.raises(ValueError, match=r"^visible_bias: .*device"):
-        GaussianBernoulliRBM(ones(3, 2), torch.ones(3, dtype=DOUBLE, device="meta"))
+        GaussianBernoulliRBM(ones(3, 2), visible_bias=torch.ones(3, dtype=DOUBLE, device="meta"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_bernoulli_draws(dtype):
     """Marginals at ordinary and extreme logits, independence of neighbours, edges; small and large tensors."""
-    from pyro_ebm.infer.bernoulli import bernoulli_from_logits
+    from pyro_ebm.sampling.random import bernoulli_from_logits
 
     logits = torch.tensor([-9.0, -3.0, -0.1, 0.0, 0.7, 3.0, 9.0], dtype=dtype)
     prob = torch.sigmoid(logits.double()).numpy()

@@ -26,12 +26,12 @@ from oracles.rbm import Parameters, moments  # noqa: E402
 from oracles.statistics import assert_mean  # noqa: E402
 from pyro_ebm import BernoulliRBM, GaussianBernoulliRBM  # noqa: E402
 from pyro_ebm.diagnostics import to_arviz  # noqa: E402
-from pyro_ebm.infer import steps  # noqa: E402
-from pyro_ebm.infer.adaptation import WarmupAdaptation  # noqa: E402
 from pyro_ebm.infer.hamiltonian import HMC, NUTS, no_u_turn_step  # noqa: E402
 from pyro_ebm.infer.langevin import MALA, ULA, UnderdampedLangevin  # noqa: E402
 from pyro_ebm.infer.mcmc import BatchedMCMC  # noqa: E402
 from pyro_ebm.infer.potential import FunctionPotential, ModelPotential  # noqa: E402
+from pyro_ebm.sampling import steps
+from pyro_ebm.sampling.adaptation import WarmupAdaptation
 
 pytestmark = pytest.mark.pyro
 

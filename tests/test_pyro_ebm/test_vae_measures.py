@@ -206,12 +206,14 @@ def test_pictures_show_the_decodings(conditional):
     vae = make_conditional() if conditional else make()
     x, condition = draw(4, SIZE), draw(4, 3)
     arguments = (condition,) if conditional else ()
-    picture = plot_reconstructions(vae, (x, condition) if conditional else x, (1, SIZE), 2).get_images()[0].get_array()
+    data = (x, condition) if conditional else x
+    picture = plot_reconstructions(vae, data, (1, SIZE), num_draws=2).get_images()[0].get_array()
     assert picture.shape == (4 * 2, 4 * (SIZE + 1))
     np.testing.assert_allclose(picture[0].reshape(4, SIZE + 1)[:, :SIZE], x)
     reconstructed = vae.reconstruct(x, *arguments).detach()
     np.testing.assert_allclose(picture[2].reshape(4, SIZE + 1)[:, :SIZE], reconstructed, rtol=1e-6)
-    axes = plot_traversal(vae, (1, SIZE), [0.5, -0.5], condition[0] if conditional else None, 2.0, 3)
+    options = {"start": [0.5, -0.5], "condition": condition[0] if conditional else None, "span": 2.0, "num_points": 3}
+    axes = plot_traversal(vae, (1, SIZE), **options)
     picture = axes.get_images()[0].get_array()
     z = torch.tensor([[[-1.5, -0.5], [0.5, -0.5], [2.5, -0.5]], [[0.5, -2.5], [0.5, -0.5], [0.5, 1.5]]], dtype=DOUBLE)
     given = (condition[:1].expand(3, 3),) if conditional else ()

@@ -112,8 +112,8 @@ def test_an_unknown_partition_function_raises():
 
 def test_a_contrastive_prior_has_the_criterions_gradient():
     """Values are -F(z); gradients in z are the density's, those in the parameters contrastive divergence's."""
-    rbm = GaussianBernoulliRBM(draw(LATENT, 3), draw(LATENT), draw(3), log_partition=None)
-    prior = EnergyPrior(rbm, lambda base: ContrastiveDivergence(base, 3))
+    rbm = GaussianBernoulliRBM(draw(LATENT, 3), visible_bias=draw(LATENT), hidden_bias=draw(3), log_partition=None)
+    prior = EnergyPrior(rbm, lambda base: ContrastiveDivergence(base, num_steps=3))
     z = draw(COUNT, LATENT).requires_grad_()
     pyro.set_rng_seed(2)
     log_prob = prior.site().log_prob(z)
@@ -121,7 +121,7 @@ def test_a_contrastive_prior_has_the_criterions_gradient():
     leaves = [z, prior.weights, prior.hidden_bias]
     got = torch.autograd.grad(log_prob.sum(), leaves)
     pyro.set_rng_seed(2)
-    criterion = ContrastiveDivergence(prior.distribution(), 3).log_prob(z.detach())
+    criterion = ContrastiveDivergence(prior.distribution(), num_steps=3).log_prob(z.detach())
     expected = [rbm.score(z.detach()), *torch.autograd.grad(criterion.sum(), leaves[1:])]
     for mine, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
@@ -136,8 +136,8 @@ def test_long_contrastive_chains_give_the_enumerated_gradient(kind, weight):
     rbm = GaussianBernoulliRBM(weights, hidden_bias=bias)
     chains = rbm.sample((count,))
     criteria = {
-        "CD": lambda base: ContrastiveDivergence(base, 30),
-        "PCD": lambda base: PersistentContrastiveDivergence(base, chains, 5),
+        "CD": lambda base: ContrastiveDivergence(base, num_steps=30),
+        "PCD": lambda base: PersistentContrastiveDivergence(base, chains, num_steps=5),
     }
     prior = EnergyPrior(rbm._with(log_partition=None), criteria[kind])
     vae, x = make(prior=prior, kl_weight=weight), draw(count, SIZE)

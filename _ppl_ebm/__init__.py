@@ -1,0 +1,1 @@
+"""What both packages share and neither backend is needed for; private, and without promises to anybody else."""

@@ -1,0 +1,62 @@
+"""Checks of plain arguments: each names the argument, what was expected and what came."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def check_positive_int(name: str, value: object) -> None:
+    """Refuse anything but a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse anything but an integer that is not negative."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name}: expected a non-negative integer, got {value!r}")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse anything but a positive, finite number."""
+    if not 0 < _number(name, value, "a positive number") < math.inf:
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
+
+
+def check_between(name: str, value: object, low: float, high: float) -> None:
+    """Refuse anything but a number from ``low`` to ``high``, neither of which is excluded."""
+    if not low <= _number(name, value, f"a number from {low} to {high}") <= high:
+        raise ValueError(f"{name}: expected a number from {low} to {high}, got {value!r}")
+
+
+def check_probability(name: str, value: object) -> None:
+    """Refuse anything but a number between 0 and 1, both of which are excluded."""
+    if not 0 < _number(name, value, "a number between 0 and 1") < 1:
+        raise ValueError(f"{name}: expected a number between 0 and 1, got {value!r}")
+
+
+def check_choice(name: str, owner: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse anything but one of ``choices``.
+
+    >>> check_choice("estimator", "divergence", "exakt", ("exact", "hutchinson"))
+    Traceback (most recent call last):
+    ValueError: estimator: divergence expected "exact" or "hutchinson", got 'exakt'
+    """
+    if not isinstance(value, str) or value not in choices:
+        *others, last = (f'"{choice}"' for choice in choices)
+        expected = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"{name}: {owner} expected {expected}, got {value!r}")
+
+
+def _number(name: str, value: object, expected: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    return float(value)
+
+
+def check_flag(name: str, value: object) -> bool:
+    """``value`` itself, unless it is anything but ``True`` or ``False``."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return value

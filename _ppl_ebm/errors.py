@@ -1,0 +1,26 @@
+"""The errors of both packages, once, so that a handler written for one catches those of the other."""
+
+
+class IntractablePartitionError(RuntimeError):
+    """A partition function, or its gradient, is needed and is not known."""
+
+
+def intractable_message(name: str, package: str, detach: str) -> str:
+    """The text of the error that a guarded density raises, with its remedies.
+
+    :param name: the density.
+    :param package: where the remedies are.
+    :param detach: how parameters are kept fixed in its host.
+    """
+    return (
+        f"{name}: the partition function is not known as a function of the parameters, so the gradient of log_prob in "
+        "a parameter would silently miss the term -grad log Z. Remedies: (1) an estimator, "
+        f"log_partition={package}.infer.AnnealedImportanceSampling(...); (2) observe the data under a learning "
+        f"criterion of {package}.objectives (ContrastiveDivergence, PersistentContrastiveDivergence, ScoreMatching, "
+        f"PseudoLikelihood); (3) detach the parameters {detach} if they are meant to stay fixed. "
+        'Small models (at most 2^16 enumerated terms) are exact under log_partition="auto".'
+    )
+
+
+class ImproperDensityError(ValueError):
+    """The parameters give an energy whose ``exp(-energy)`` cannot be normalised."""

@@ -1,0 +1,4 @@
+"""Sizes up to which sums are exact by default."""
+
+#: Largest number of terms that ``log_partition="auto"`` enumerates.
+MAX_ENUMERATED_TERMS = 2**16

@@ -1,0 +1,133 @@
+"""Functions and networks as parts of a distribution: their arrays, and what their outputs depend on."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from numpyro.distributions import constraints
+from numpyro.util import not_jax_tracer
+
+from numpyro_ebm.distributions.energy import EnergyDistribution
+
+
+class CallableEnergy(EnergyDistribution):
+    """An energy made of a function or network, whose arrays are leaves of the distribution."""
+
+    pytree_data_fields = ("_leaves",)
+    pytree_aux_fields = ("_structure",)
+    #: The constructor's name for the function.
+    callable_name = "energy_fn"
+
+    def _store_callable(self, function: Callable[..., jax.Array], event_shape: tuple[int, ...]) -> None:
+        if not callable(function):
+            raise TypeError(f"{self.callable_name}: expected a callable, got {type(function).__name__}")
+        if not isinstance(event_shape, tuple) or not all(isinstance(size, int) and size > 0 for size in event_shape):
+            raise TypeError(f"event_shape: expected a tuple of positive integers, got {event_shape!r}")
+        self._leaves, self._structure = flatten_callable(function)
+
+    @property
+    def _callable(self) -> Callable[[jax.Array], jax.Array]:
+        return unflatten_callable(self._leaves, self._structure)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, self.event_dim)
+
+    @property
+    def dtype(self) -> Any:
+        floating = [leaf.dtype for leaf in self._leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        return jnp.result_type(*floating) if floating else jnp.result_type(float)
+
+    def arguments(self) -> dict[str, Any]:
+        return {self.callable_name: self._callable, "event_shape": self.event_shape, **super().arguments()}
+
+    def parameter_arrays(self) -> list[jax.Array]:
+        return [*self._leaves, *super().parameter_arrays()]
+
+    def dependencies(self, value: jax.Array) -> list[jax.Array]:
+        del value
+        # Besides the leaves, whatever differentiable array the function closes over.
+        function = self._callable
+        _, captured = jax.closure_convert(lambda v: function(v), jnp.zeros(self.event_shape, self.dtype))
+        return [*captured, *super().parameter_arrays()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The definition of a pytree with custom nodes does not pickle; the callable does.
+        state = {name: field for name, field in self.__dict__.items() if name not in ("_leaves", "_structure")}
+        return {**state, self.callable_name: self._callable}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._leaves, self._structure = flatten_callable(state.pop(self.callable_name))
+        self.__dict__.update(state)
+
+
+def flatten_callable(function: Callable[..., Any]) -> tuple[tuple[Any, ...], Any]:
+    """Split a callable pytree into its arrays and a hashable rest (structure and other leaves)."""
+    leaves, treedef = jax.tree.flatten(function)
+    is_array = tuple(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves)
+    arrays = tuple(leaf for leaf, array in zip(leaves, is_array, strict=True) if array)
+    static = tuple(None if array else leaf for leaf, array in zip(leaves, is_array, strict=True))
+    return arrays, (treedef, is_array, static)
+
+
+def unflatten_callable(arrays: tuple[Any, ...], structure: Any) -> Callable[..., Any]:
+    """Inverse of :func:`flatten_callable`."""
+    treedef, is_array, static = structure
+    remaining = iter(arrays)
+    leaves = [next(remaining) if array else leaf for array, leaf in zip(is_array, static, strict=True)]
+    return jax.tree.unflatten(treedef, leaves)
+
+
+_Network = Callable[[jax.Array], jax.Array]
+_NUM_PROBES = 3
+
+
+class NetworkAutoencoder(CallableEnergy):
+    """The family's base: a network that reconstructs, called on one value of shape ``event_shape``."""
+
+    callable_name = "reconstruct"
+
+    def _network(self, value: jax.Array) -> jax.Array:
+        output = self._callable(value)
+        if jnp.shape(output) != value.shape:
+            raise ValueError(f"reconstruct: expected an output of shape {value.shape}, got {jnp.shape(output)}")
+        return output
+
+    def reconstruct(self, value: ArrayLike) -> jax.Array:
+        """The reconstruction r(x), shape of ``value``.
+
+        :param value: shape ``(..., *event_shape)``.
+        """
+        return self._map(type(self)._reconstruct, self.check_value(value))
+
+    def field(self, value: ArrayLike) -> jax.Array:
+        """``reconstruct(value) - value``."""
+        value = self.check_value(value)
+        return self._map(type(self)._reconstruct, value) - value
+
+    def _reconstruct(self, value: jax.Array) -> jax.Array:
+        return self._network(value)
+
+
+def dependence(network: _Network, event_shape: tuple[int, ...], dtype: Any) -> np.ndarray | None:
+    """Which outputs change with which inputs, shape ``(D, D)`` by (output, input), at three random points.
+
+    ``None`` where the network's parameters are traced and its outputs cannot be looked at.
+    """
+    size = math.prod(event_shape)
+    rng = np.random.default_rng(0)
+    found = np.zeros((size, size), bool)
+    with jax.ensure_compile_time_eval():
+        for point, other in rng.normal(size=(_NUM_PROBES, 2, size)):
+            changed = np.where(np.eye(size, dtype=bool), other, point)
+            inputs = jnp.asarray(np.concatenate([point[None], changed]), dtype)
+            outputs = jax.vmap(lambda x: network(x.reshape(event_shape)).reshape(-1))(inputs)
+            if not not_jax_tracer(outputs):
+                return None
+            array = np.asarray(outputs)
+            found |= (array[1:] != array[0]).T
+    return found

@@ -1,0 +1,142 @@
+"""The doors between storeys: what a target, an energy, a sampler and a partition estimator offer to their callers.
+
+Nothing outside an object's own module uses more of it than its protocol says, so whatever has these methods takes part:
+a user's own sampler runs in ``sample``, :func:`numpyro_ebm.infer.run_chain` and contrastive criteria, a user's own
+estimator as ``log_partition=``.
+"""
+
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import jax
+
+from numpyro_ebm.sampling.types import Key, PyTree
+
+#: What an energy may declare that it can do, by ``has_<capability>``.
+Capability = Literal[
+    "exact_partition",  # log_partition in closed form or by a sum
+    "exact_sampler",  # exact_sample
+    "ancestral_sampler",  # ancestral_sample
+    "gibbs_step",  # gibbs_step
+    "annealing",  # at_inverse_temperature and base_log_partition
+    "conditional_logits",  # conditional_logits
+    "continuous_score",  # a score without jumps, as score matching needs
+]
+CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
+
+
+class Target(Protocol):
+    """A density up to its constant, with the gradient of its logarithm. Positions have shape ``(*batch, *event)``."""
+
+    def unnormalized_log_prob(self, position: jax.Array, /) -> jax.Array:
+        """Log-density up to a constant, shape ``(*batch,)``."""
+
+    def score(self, position: jax.Array, /) -> jax.Array:
+        """Its gradient, of the shape of ``position``."""
+
+
+class Coordinates(Target, Protocol):
+    """A target in coordinates that cover all of R^D, with the way to the values of a distribution and back."""
+
+    def to_value(self, position: jax.Array, /) -> jax.Array:
+        """The value at a position."""
+
+    def from_value(self, value: jax.Array, /) -> jax.Array:
+        """The position of a value."""
+
+
+class Energy(Target, Protocol):
+    """A distribution whose free energy is known: what samplers and estimators see of it."""
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def event_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    @property
+    def is_discrete(self) -> bool: ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this instance can do beside its energy; decided by its parameters' shapes and options."""
+
+    @property
+    def unconstrained(self) -> Coordinates:
+        """The density where gradient-informed chains move."""
+
+    @property
+    def chain(self) -> "MarkovChain":
+        """The Markov chain that contrastive criteria and annealing use."""
+
+    def energy(self, value: jax.Array, /) -> jax.Array:
+        """Free energy, shape ``broadcast(..., batch_shape)``."""
+
+    def initial(self, rng_key: Key, shape: tuple[int, ...], /) -> jax.Array:
+        """Starting points of chains, shape ``shape + event_shape``, where ``shape`` ends in ``batch_shape``."""
+
+    def exact_sample(self, rng_key: Key, shape: tuple[int, ...], /) -> jax.Array:
+        """Independent draws, where ``"exact_sampler"`` is among the capabilities."""
+
+    def ancestral_sample(self, rng_key: Key, shape: tuple[int, ...], /) -> jax.Array:
+        """The same, one coordinate after the other, where ``"ancestral_sampler"`` is among the capabilities."""
+
+    def gibbs_step(self, rng_key: Key, value: jax.Array, /) -> jax.Array:
+        """A reversible sweep of conditional draws, where ``"gibbs_step"`` is among the capabilities."""
+
+    def at_inverse_temperature(self, inverse_temperature: Any, /) -> "Energy":
+        """The family's path from independent units (0) to this energy (1), where ``"annealing"`` is declared."""
+
+    @property
+    def base_log_partition(self) -> jax.Array:
+        """Exact log Z at inverse temperature 0, shape ``batch_shape``, where ``"annealing"`` is declared."""
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """What ``sampler=`` accepts. Samplers are hashable, for they cross ``jit`` as static arguments."""
+
+    def check(self, energy: Energy, /) -> None:
+        """Raise ``TypeError`` where this sampler cannot draw from ``energy``."""
+
+    def sample(self, rng_key: Key, energy: Energy, shape: tuple[int, ...], /) -> jax.Array:
+        """Draws of shape ``shape + event_shape``, where ``shape`` ends in ``batch_shape``."""
+
+
+@runtime_checkable
+class MarkovChain(Sampler, Protocol):
+    """A sampler by Markov chains, which ``run_chain`` and contrastive criteria drive transition by transition.
+
+    The *carry* is what a chain takes along, any pytree; the *tuning* what it adapted while warming up, or ``None``.
+    :class:`numpyro_ebm.sampling.samplers.Chain` implements ``sample`` and ``tune`` for members that have the rest.
+    """
+
+    def init(self, energy: Energy, value: jax.Array, /) -> PyTree:
+        """The carry of chains that start at ``value``."""
+
+    def tune(self, rng_key: Key, energy: Energy, value: jax.Array, num_steps: int, /) -> tuple[jax.Array, PyTree]:
+        """Run ``num_steps`` transitions of warm-up from ``value``: where they end, and the tuning."""
+
+    def advance(self, rng_key: Key, energy: Energy, carry: PyTree, num_steps: int, tuning: PyTree, /) -> PyTree:
+        """The carry ``num_steps`` transitions later."""
+
+    def value(self, energy: Energy, carry: PyTree, /) -> jax.Array:
+        """The values where the chains are."""
+
+
+@runtime_checkable
+class PartitionEstimator(Protocol):
+    """What ``log_partition=`` accepts beside ``"auto"``, ``None`` and constants: a pytree."""
+
+    def prepare(self, energy: Energy, /) -> "PartitionEstimator":
+        """The estimator as it is kept, with its random key drawn; or a ``TypeError`` if it does not suit ``energy``."""
+
+    def weighted_samples(self, energy: Energy, /) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Estimate a partition function and draw from the model.
+
+        :param energy: its parameters carry no gradient.
+        :return: ``log_partition`` of shape ``batch_shape``, samples of shape ``(M, *batch_shape, *event_shape)`` and
+            their normalised weights of shape ``(M, *batch_shape)``.
+        """

@@ -1,0 +1,284 @@
+r"""What is known of a partition function, and the guard that keeps an unknown one from being ignored.
+
+The constructor keyword ``log_partition`` of every energy distribution becomes one :class:`Normaliser`, and nothing
+outside this module interprets it:
+
+===================  =================  =========================================  =====================
+value given          object             meaning                                    ``log_prob``
+===================  =================  =========================================  =====================
+``"auto"``           :class:`Exact`     closed form, or at most 2^16 terms         normalised
+\                    :class:`Unknown`   otherwise                                  guarded
+``None``             :class:`Unknown`   declared unknown                           guarded
+a number or tensor   :class:`Constant`  computed elsewhere                         normalised, guarded
+a partition          :class:`Estimated` with the gradient ``-E_model[grad F]``     normalised
+estimator
+===================  =================  =========================================  =====================
+
+A *guarded* ``log_prob`` may be differentiated in its value; differentiating it in any parameter raises
+:class:`IntractablePartitionError` when the backward (or forward-mode) derivative reaches it, also through
+``torch.func`` and in graphs of ``torch.jit.trace``, because the missing term would make the result silently wrong.
+Inference over parameters that takes no gradients (importance sampling, random-walk Metropolis) cannot be caught this
+way: give it a normalised density.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from torch.distributions import constraints
+
+from _ppl_ebm.errors import IntractablePartitionError, intractable_message
+from pyro_ebm.distributions.batching import is_concrete
+from pyro_ebm.distributions.validation import check_broadcast, check_constraint
+from pyro_ebm.sampling.protocols import Energy, PartitionEstimator
+from pyro_ebm.sampling.types import ArrayLike
+
+#: What ``log_partition=`` accepts.
+LogPartition: TypeAlias = Literal["auto"] | ArrayLike | PartitionEstimator | None
+
+
+class Density(Energy, Protocol):
+    """What a normaliser asks of the distribution it belongs to."""
+
+    @property
+    def description(self) -> str:
+        """The distribution in messages."""
+
+    @property
+    def has_exact_partition(self) -> bool: ...
+
+    def exact_log_partition(self) -> torch.Tensor:
+        """log Z as a function of the parameters, shape ``batch_shape``."""
+
+    def parameter_arrays(self) -> list[torch.Tensor]:
+        """All tensors that log Z depends on."""
+
+    def dependencies(self, value: torch.Tensor) -> list[torch.Tensor]:
+        """Everything differentiable that the density depends on beside its value."""
+
+    def unexpanded(self) -> "Density":
+        """The same density over no larger a batch than its parameters have."""
+
+    def frozen(self) -> "Density":
+        """The same density with detached parameters, and without checks."""
+
+
+class Normaliser:
+    """What is known of log Z."""
+
+    #: Whether ``log_prob`` includes it.
+    is_known: ClassVar[bool]
+    #: Whether a derivative of ``log_prob`` in a parameter would be wrong, and so is refused.
+    is_guarded: ClassVar[bool]
+
+    @property
+    def policy(self) -> LogPartition:
+        """What to give as ``log_partition`` to a distribution of other parameters."""
+        raise NotImplementedError
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Its own tensors, in which a guarded density must not be differentiated either."""
+        return []
+
+    def log_partition(self, density: Density) -> torch.Tensor:
+        """log Z, shape ``batch_shape``.
+
+        :raises IntractablePartitionError: where it is not known.
+        """
+        raise NotImplementedError
+
+    def log_prob(self, density: Density, value: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
+        """``-energy - log Z``, with the guard or without the constant as the case may be.
+
+        :param value: the value whose ``energy`` it is.
+        """
+        log_prob = -energy
+        if self.is_known:
+            log_prob = log_prob - self.log_partition(density)
+        if self.is_guarded:
+            parameters = [*density.dependencies(value), *self.tensors]
+            log_prob = log_prob + _guarded_zero(density.description, log_prob, parameters)
+        return log_prob
+
+    def check(self, owner: str) -> None:
+        """Refuse entries that are not finite, unless they are traced."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Exact(Normaliser):
+    """In closed form or by a sum. Computed once while the parameters keep their values and need no gradient."""
+
+    is_known, is_guarded = True, False
+
+    def __init__(self) -> None:
+        self._computed: tuple[list[torch.Tensor], torch.Tensor] | None = None
+
+    @property
+    def policy(self) -> LogPartition:
+        return "auto"
+
+    def log_partition(self, density: Density) -> torch.Tensor:
+        tensors = density.parameter_arrays()
+        if not all(is_concrete(tensor) and not tensor.requires_grad for tensor in tensors):
+            return density.exact_log_partition()
+        if self._computed is None or not _are_same(self._computed[0], tensors):
+            copies = [tensor.clone() for tensor in tensors]
+            self._computed = copies, density.unexpanded().exact_log_partition()
+        return self._computed[1].expand(density.batch_shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_computed": None}
+
+
+class Unknown(Normaliser):
+    """Not known; ``declared`` if ``None`` was given, else because the sum is too large."""
+
+    is_known, is_guarded = False, True
+
+    def __init__(self, declared: bool = True) -> None:
+        self.declared = declared
+
+    @property
+    def policy(self) -> LogPartition:
+        return None if self.declared else "auto"
+
+    def log_partition(self, density: Density) -> torch.Tensor:
+        raise IntractablePartitionError(_message(density.description))
+
+
+class Constant(Normaliser):
+    """A number computed elsewhere, which does not follow the parameters."""
+
+    is_known, is_guarded = True, True
+    policy = None
+
+    def __init__(self, value: torch.Tensor) -> None:
+        self.value = value
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        return [self.value]
+
+    def log_partition(self, density: Density) -> torch.Tensor:
+        return self.value.to(density.dtype).expand(density.batch_shape)
+
+    def check(self, owner: str) -> None:
+        if is_concrete(self.value):
+            check_constraint(owner, "log_partition", self.value, constraints.real)
+
+
+class Estimated(Normaliser):
+    """An estimate, with the gradient of the true value from the same samples."""
+
+    is_known, is_guarded = True, False
+
+    def __init__(self, estimator: PartitionEstimator) -> None:
+        self.estimator = estimator
+
+    @property
+    def policy(self) -> LogPartition:
+        return self.estimator
+
+    def log_partition(self, density: Density) -> torch.Tensor:
+        model = density.unexpanded()
+        with torch.no_grad():
+            estimate, samples, weights = self.estimator.weighted_samples(model.frozen())
+        return with_model_gradient(estimate, model.energy, samples, weights).expand(density.batch_shape)
+
+
+def as_normaliser(density: Density, log_partition: LogPartition) -> Normaliser:
+    """What the keyword ``log_partition`` of ``density`` means.
+
+    :raises TypeError: for anything that it does not accept.
+    :raises ValueError: for a constant that does not broadcast over the batch, or is on another device.
+    """
+    if isinstance(log_partition, str) and log_partition == "auto":
+        return Exact() if density.has_exact_partition else Unknown(declared=False)
+    if log_partition is None:
+        return Unknown()
+    if isinstance(log_partition, PartitionEstimator) and not isinstance(log_partition, type):
+        return Estimated(log_partition.prepare(density))
+    constant = _as_constant(log_partition, density.device)
+    if constant is None:
+        raise TypeError(
+            'log_partition: expected "auto", None, a real number or floating-point tensor, or a partition estimator '
+            f"such as pyro_ebm.infer.AnnealedImportanceSampling, got {log_partition!r}"
+        )
+    check_broadcast("log_partition", constant.shape, density.batch_shape)
+    return Constant(constant)
+
+
+def with_model_gradient(
+    log_partition: torch.Tensor,
+    energy: Callable[[torch.Tensor], torch.Tensor],
+    samples: torch.Tensor,
+    weights: torch.Tensor,
+) -> torch.Tensor:
+    """Give an estimated ``log_partition`` the gradient ``-E_model[grad energy]`` of the true one.
+
+    :param log_partition: the estimate, of shape ``batch_shape``.
+    :param energy: the free energy as a function of values, carrying the parameters' gradients.
+    :param samples: ``(M, *batch_shape, *event_shape)`` draws that stand for the model.
+    :param weights: their normalised weights, ``(M, *batch_shape)``.
+    """
+    expected_energy = (weights.detach() * energy(samples.detach())).sum(0)
+    return (log_partition + expected_energy).detach() - expected_energy
+
+
+def _as_constant(number: Any, device: torch.device) -> torch.Tensor | None:
+    """A real number or floating-point array as a tensor; ``None`` for anything else."""
+    if isinstance(number, bool) or not isinstance(number, (int, float, np.generic, np.ndarray, torch.Tensor)):
+        return None
+    if not isinstance(number, torch.Tensor):
+        number = torch.tensor(number, dtype=torch.float64 if isinstance(number, (int, float)) else None, device=device)
+    if number.device != device:
+        raise ValueError(f"log_partition: expected a tensor on device {device}, got one on {number.device}")
+    return number if number.is_floating_point() else None
+
+
+def _are_same(copies: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether nothing has changed, in place or otherwise; far cheaper than a sum over states."""
+    pairs = zip(copies, tensors, strict=False)
+    return len(copies) == len(tensors) and all(torch.equal(one, other) for one, other in pairs)
+
+
+def _message(name: str) -> str:
+    return intractable_message(name, "pyro_ebm", "with .detach(), or a network with .requires_grad_(False),")
+
+
+def _guarded_zero(name: str, like: torch.Tensor, parameters: list[torch.Tensor]) -> torch.Tensor:
+    """Zero, whose derivative in any of ``parameters`` raises :class:`IntractablePartitionError`.
+
+    :param like: a tensor of the zero's type and device.
+    """
+    if not parameters:
+        return torch.zeros((), dtype=like.dtype, device=like.device)
+    return _GuardedZero.apply(name, like.dtype, like.device, *parameters)
+
+
+class _GuardedZero(torch.autograd.Function):
+    """``torch.autograd.grad`` in the value never comes here; whatever reaches a parameter does."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(name: str, dtype: torch.dtype, device: torch.device, *parameters: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        del name, parameters
+        return torch.zeros((), dtype=dtype, device=device)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        del output
+        ctx.name = inputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise IntractablePartitionError(_message(ctx.name))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise IntractablePartitionError(_message(ctx.name))

@@ -1,0 +1,178 @@
+r"""Partition functions of autoencoder energies over few directions, by quadrature.
+
+.. math::
+
+    Z = \int \exp\Big(-\tfrac{1}{T} \big(\tfrac12 |x - c|^2 - \sum_k \alpha_k G(w_k^\top x + b_k)\big)\Big) \, dx
+
+is Gaussian off the span of the weights, and an integral over ``r = min(D, K)`` coordinates within it. The innermost
+coordinate is cut at the activation's kinks and integrated by Gauss-Legendre panels; the others take the trapezoidal
+rule, which converges exponentially for smooth integrands on a range that covers their mass.
+"""
+
+import math
+
+import numpy.typing as npt
+import torch
+
+from _ppl_ebm import quadrature as rules
+from pyro_ebm.distributions.parts.activations import Activation
+from pyro_ebm.distributions.parts.enumeration import recomputed
+
+_CHUNK_SIZE = 2**20
+
+
+def low_rank_log_partition(
+    weights: torch.Tensor,
+    inputs: torch.Tensor,
+    gains: torch.Tensor,
+    activation: Activation,
+    temperature: torch.Tensor,
+) -> torch.Tensor:
+    """log Z of the energy above; NaN where the grid cannot resolve the integrand (its half disagrees by 1e-3).
+
+    :param weights: W, shape ``(..., D, K)`` with ``min(D, K) <= 3``.
+    :param inputs: the hidden units' inputs ``b + W'c`` at the visible bias, shape ``(..., K)``.
+    :param gains: alpha, shape ``(..., K)``.
+    :param temperature: T, shape ``(...,)``.
+    """
+    cores = (weights.shape[-2:], inputs.shape[-1:], gains.shape[-1:], torch.Size())
+    parts = (weights, inputs, gains, temperature)
+    leads = [part.shape[: part.dim() - len(core)] for part, core in zip(parts, cores, strict=True)]
+    batch = torch.broadcast_shapes(*leads)
+    flat = [p.expand(batch + core).reshape(math.prod(batch), *core) for p, core in zip(parts, cores, strict=True)]
+    return _Lines(activation, *flat).log_partition().reshape(batch)
+
+
+class _Lines:
+    """The integrals over lines along the innermost coordinate, for a flat batch of models.
+
+    A line's index counts the models slowest and the nodes of the last outer coordinate fastest.
+    """
+
+    def __init__(
+        self,
+        activation: Activation,
+        weights: torch.Tensor,
+        inputs: torch.Tensor,
+        gains: torch.Tensor,
+        temperature: torch.Tensor,
+    ) -> None:
+        self.size = weights.shape[-2]
+        rows = weights.mT if self.size <= weights.shape[-1] else _triangle(weights).mT
+        self.rows = rows @ _generic_rotation(rows)
+        self.activation, self.inputs, self.gains, self.temperature = activation, inputs, gains, temperature
+        self.widths = _half_widths(self.rows, inputs, gains, activation, temperature)
+        self.directions = rows.shape[-1]
+        self.num_nodes = rules.OUTER_NODES[self.directions]
+
+    def log_partition(self) -> torch.Tensor:
+        """log Z of every model."""
+        num_outer, panels = self.directions - 1, rules.PANELS[self.directions]
+        terms = self._terms(panels)
+        if num_outer:
+            coarse = terms[(slice(None), *[slice(None, None, 2)] * num_outer)].flatten(1).logsumexp(1)
+            coarse = coarse + num_outer * math.log(2)
+            fine = terms.flatten(1).logsumexp(1)
+        else:
+            fine, coarse = terms, self._terms(panels // 2)
+        checked = torch.where((fine - coarse).abs() < rules.TOLERANCE, fine, math.nan)
+        cells = torch.log(2 * self.widths[:, 1:] / max(1, self.num_nodes - 1)).sum(-1)
+        gaussian = 0.5 * (self.size - self.directions) * torch.log(2 * math.pi * self.temperature)
+        return checked + cells + gaussian
+
+    def _terms(self, num_panels: int) -> torch.Tensor:
+        """All lines' logarithms, shape ``(models, nodes, ...)``, without keeping what the backward pass recomputes."""
+        num_models, num_hidden = self.inputs.shape
+        num_lines = self.num_nodes ** (self.directions - 1)
+        panels = num_panels + num_hidden * len(self.activation.kinks)
+        chunk = max(1, _CHUNK_SIZE // (panels * len(rules.PANEL_NODES) * max(1, num_hidden)))
+        indices = torch.arange(num_models * num_lines, device=self.inputs.device).split(chunk)
+        terms = [recomputed(lambda index: self._integrate(index, num_panels), index) for index in indices]
+        return torch.cat(terms).reshape(num_models, *[self.num_nodes] * (self.directions - 1))
+
+    def _integrate(self, index: torch.Tensor, num_panels: int) -> torch.Tensor:
+        """Logarithms of the integrals over the lines ``index``, shape ``(n,)``."""
+        num_outer = self.directions - 1
+        model, node = index // self.num_nodes**num_outer, index.unsqueeze(-1)
+        strides = [self.num_nodes**power for power in reversed(range(num_outer))]
+        node = node // index.new_tensor(strides) % self.num_nodes
+        rows, widths = self.rows[model], self.widths[model]
+        outer = _like(rules.outer_grid(self.directions), rows)[node] * widths[:, 1:]
+        offsets = self.inputs[model] + (rows[..., 1:] @ outer.unsqueeze(-1)).squeeze(-1)
+        edges = _panel_edges(rows[..., 0], offsets, widths[:, :1], self.activation.kinks, num_panels)
+        half, middle = 0.5 * edges.diff(), 0.5 * (edges[:, 1:] + edges[:, :-1])
+        nodes = (middle.unsqueeze(-1) + half.unsqueeze(-1) * _like(rules.PANEL_NODES, rows)).flatten(1)
+        areas = (half.unsqueeze(-1) * _like(rules.PANEL_WEIGHTS, rows)).flatten(1)
+        potential = self._potential(torch.addcmul(offsets[:, None], nodes[..., None], rows[:, None, :, 0]), model)
+        exponent = potential - 0.5 * (nodes**2 + (outer**2).sum(-1, keepdim=True))
+        return _log_sum(exponent / self.temperature[model].unsqueeze(-1), areas)
+
+    def _potential(self, units: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
+        potential = self.activation.antiderivative(units)
+        return potential if self.activation.is_joint else (potential @ self.gains[model].unsqueeze(-1)).squeeze(-1)
+
+
+def _like(array: npt.ArrayLike, tensor: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(array, dtype=tensor.dtype, device=tensor.device)
+
+
+def _log_sum(exponents: torch.Tensor, areas: torch.Tensor) -> torch.Tensor:
+    """``log sum areas exp(exponents)`` over the last axis; areas may be zero."""
+    largest = exponents.detach().amax(-1, keepdim=True)
+    return torch.log((areas * torch.exp(exponents - largest)).sum(-1)) + largest.squeeze(-1)
+
+
+def _triangle(weights: torch.Tensor) -> torch.Tensor:
+    """R with ``R'R = W'W`` for a tall W. Where columns depend on each other QR has no derivative, and R is followed
+    within their span, which is exact to first order.
+    """
+    basis, triangle = torch.linalg.qr(weights.detach())
+    diagonal = torch.diagonal(triangle, dim1=-2, dim2=-1).abs()
+    independent = diagonal.amin(-1) > torch.finfo(weights.dtype).eps ** 0.5 * diagonal.amax(-1)
+    independent = independent[..., None, None]
+    some = torch.eye(*weights.shape[-2:], dtype=weights.dtype, device=weights.device)
+    smooth = torch.linalg.qr(torch.where(independent, weights, some))[1]
+    return torch.where(independent, smooth, basis.mT @ weights)
+
+
+@torch.no_grad()
+def _generic_rotation(rows: torch.Tensor) -> torch.Tensor:
+    """Orthonormal bases whose first direction leans on all rows, so that it crosses all kinks at an angle."""
+    norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    mixture = _like(rules.mixture(rows.shape[-2]), rows)
+    first = mixture @ (rows / torch.where(norms > 0, norms, 1.0)) + 1e-3
+    eye = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device).expand(*rows.shape[:-2], -1, -1)
+    return torch.linalg.qr(torch.cat([first.unsqueeze(-1), eye], -1))[0]
+
+
+@torch.no_grad()
+def _half_widths(
+    rows: torch.Tensor, inputs: torch.Tensor, gains: torch.Tensor, activation: Activation, temperature: torch.Tensor
+) -> torch.Tensor:
+    """Half the range of each coordinate that holds all but 1e-16 of the mass.
+
+    The energy is bounded below by a quadratic form with the activation's slopes and a linear term with its bound.
+    """
+    left, right = activation.slopes  # type: ignore[misc]
+    slopes = (gains * left).maximum(gains * right).clamp(min=0)
+    eye = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
+    inverse, failed = torch.linalg.inv_ex(eye - (rows.mT * slopes.unsqueeze(-2)) @ rows)
+    spread = torch.where(failed[..., None, None] == 0, inverse, math.nan)
+    pull = ((slopes * inputs.abs() + gains.abs() * activation.bound).unsqueeze(-2) @ rows.abs()).squeeze(-2)
+    reach = (spread.abs() @ pull.unsqueeze(-1)).squeeze(-1)
+    heat = temperature.unsqueeze(-1)
+    excess = 0.0 if activation.is_bounded else (pull * reach).sum(-1, keepdim=True) / heat
+    return reach + torch.sqrt(heat * torch.diagonal(spread, dim1=-2, dim2=-1) * (rules.TAIL**2 + excess))
+
+
+def _panel_edges(
+    slopes: torch.Tensor, offsets: torch.Tensor, width: torch.Tensor, kinks: tuple[float, ...], num_panels: int
+) -> torch.Tensor:
+    """Equal panels over the range, cut where a unit's input crosses a kink, shape ``(n, edges)``."""
+    edges = width * _like(rules.panel_grid(num_panels), slopes)
+    if not kinks:
+        return edges
+    flat = slopes == 0
+    crossings = (_like(kinks, slopes).unsqueeze(-1) - offsets.unsqueeze(1)) / torch.where(flat, 1.0, slopes)[:, None]
+    inside = torch.where(flat[:, None], width[..., None], crossings).clamp(-width[..., None], width[..., None])
+    return torch.cat([edges, inside.flatten(1)], -1).sort(-1).values
