@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpyro_ebm import diagnostics, variational
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["diagnostics", "distributions", "infer", "objectives", "sampling", "variational", *_distribution_names]
 
