@@ -1,5 +1,6 @@
 """Sampling: kernels for the host's MCMC, samplers of a distribution's own draws, chains, and partition estimators."""
 
+from numpyro_ebm.infer import steps
 from numpyro_ebm.infer.annealing import AnnealedImportanceSampling, LogPartitionBounds, log_partition_bounds
 from numpyro_ebm.infer.chains import ChainState, run_chain
 from numpyro_ebm.infer.denoising import WalkJump, plug_and_play_langevin, walk_jump
@@ -28,5 +29,6 @@ __all__ = [
     "log_partition_bounds",
     "plug_and_play_langevin",
     "run_chain",
+    "steps",
     "walk_jump",
 ]

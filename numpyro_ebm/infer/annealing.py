@@ -77,7 +77,7 @@ class AnnealedImportanceSampling:
 
     def weighted_samples(self, energy: Energy) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Estimate of log Z, the chains' final samples and their normalised weights."""
-        key_pilot, key_run = jax.random.split(self.rng_key)
+        key_pilot, key_run = jax.random.split(require_key("AnnealedImportanceSampling", self.rng_key))
         path = _Path(energy)
         step_sizes = _pilot(path, key_pilot, self.num_temperatures, self.num_leapfrog)
         log_weights, samples = _anneal(path, key_run, step_sizes, self.num_chains, self.num_leapfrog)
@@ -140,9 +140,9 @@ def log_partition_bounds(
     """
     key_forward, key_start, key_reverse = jax.random.split(require_key("log_partition_bounds", rng_key), 3)
     sizes = {"num_chains": num_chains, "num_temperatures": num_temperatures, "num_leapfrog": num_leapfrog}
-    sampler = AnnealedImportanceSampling(**sizes, rng_key=key_forward).prepare(distribution)
+    AnnealedImportanceSampling(**sizes, rng_key=key_forward).prepare(distribution)
     distribution = lax.stop_gradient(distribution)
-    key_pilot, key_run = jax.random.split(sampler.rng_key)
+    key_pilot, key_run = jax.random.split(key_forward)
     path = _Path(distribution)
     step_sizes = _pilot(path, key_pilot, num_temperatures, num_leapfrog)
     forward = _anneal(path, key_run, step_sizes, num_chains, num_leapfrog, progress)[0]

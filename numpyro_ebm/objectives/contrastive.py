@@ -121,10 +121,14 @@ def _check_chains(base: EnergyDistribution, chains: ArrayLike | MutableMapping[s
     if isinstance(chains, MutableMapping):
         if "value" not in chains:
             raise ValueError(f'chains: expected a mapping with the key "value", got keys {sorted(chains)}')
-        chains = chains["value"]
-    elif not isinstance(chains, (jax.Array, np.ndarray)):
+        return _check_positions(base, chains["value"])
+    if not isinstance(chains, (jax.Array, np.ndarray)):
         raise TypeError(f'chains: expected an array or a mapping with the key "value", got {type(chains).__name__}')
-    value = base.check_value(chains, "chains")
+    return _check_positions(base, chains)
+
+
+def _check_positions(base: EnergyDistribution, positions: ArrayLike) -> jax.Array:
+    value = base.check_value(positions, "chains")
     expected = base.batch_shape + base.event_shape
     if value.ndim != len(expected) + 1 or value.shape[1:] != expected:
         raise ValueError(f"chains: expected shape (num_chains, {', '.join(map(str, expected))}), got {value.shape}")

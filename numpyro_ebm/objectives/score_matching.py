@@ -57,6 +57,6 @@ class ScoreMatching(Criterion):
 
     def _probe(self, value: ArrayLike, axes: tuple[int, ...]) -> jax.Array:
         value = self.base.check_value(value)
-        probe = jax.random.rademacher(self.rng_key, value.shape, value.dtype)
+        probe = jax.random.rademacher(require_key("ScoreMatching", self.rng_key), value.shape, value.dtype)
         _, curvature = jax.jvp(self.base.score, (value,), (probe,))
         return jnp.sum(jnp.broadcast_to(probe, curvature.shape) * curvature, axis=axes)

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import jax
+
 #: Any nesting of containers with arrays at its leaves.
 PyTree: TypeAlias = Any
 #: A JAX PRNG key, of either style.
-Key: TypeAlias = Any
+Key: TypeAlias = jax.Array
 #: A NumPyro model: any callable with ``numpyro.sample`` statements.
 Model: TypeAlias = Callable[..., Any]
 #: Positional and named arguments of a model.

@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
 from pyro.util import ignore_jit_warnings
-from torch.distributions import constraints
 
 from _ppl_ebm.calls import show_constructor
 from _ppl_ebm.properness import single_models
@@ -76,7 +75,7 @@ class EnergyDistribution(Capabilities, TorchDistribution):
     optional_parameters: ClassVar[Mapping[str, float]] = {}
     #: Arguments of the constructor beside the parameters, which are not tensors and are kept under their names.
     option_names: ClassVar[tuple[str, ...]] = ()
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}  # type: ignore[misc]
+    arg_constraints: dict[str, Any] = {}
     has_rsample = False
     has_enumerate_support = False
     #: What is known of the partition function.

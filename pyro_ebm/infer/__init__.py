@@ -1,5 +1,6 @@
 """Sampling: kernels for the host's MCMC, samplers of a distribution's own draws, chains, and partition estimators."""
 
+from pyro_ebm.infer import steps
 from pyro_ebm.infer.annealing import AnnealedImportanceSampling, LogPartitionBounds, log_partition_bounds
 from pyro_ebm.infer.chains import ChainState, run_chain
 from pyro_ebm.infer.denoising import WalkJump, plug_and_play_langevin, walk_jump
@@ -33,5 +34,6 @@ __all__ = [
     "log_partition_bounds",
     "plug_and_play_langevin",
     "run_chain",
+    "steps",
     "walk_jump",
 ]

@@ -37,16 +37,16 @@ class ContrastiveDivergence(Criterion):
         self.num_steps = num_steps
 
     def loss(self, value: ArrayLike) -> torch.Tensor:
-        value = self.base.check_value(value)
-        negative = negative_samples(self.base, value, self.num_steps)
-        positive, negative = _both_energies(self.base, value, negative)
+        points = self.base.check_value(value)
+        negative = negative_samples(self.base, points, self.num_steps)
+        positive, negative = _both_energies(self.base, points, negative)
         return positive - negative
 
     def gradient(self, value: ArrayLike) -> dict[str, torch.Tensor]:
         if not self._is_single:
             return super().gradient(value)
-        value = self.base.check_value(value)
-        return contrast(self.base, value, negative_samples(self.base, value, self.num_steps))
+        points = self.base.check_value(value)
+        return contrast(self.base, points, negative_samples(self.base, points, self.num_steps))
 
 
 class PersistentContrastiveDivergence(Criterion):
@@ -111,7 +111,7 @@ def contrast(base: EnergyDistribution, value: torch.Tensor, negative: torch.Tens
     """Difference of the mean energy gradients at data and at negative samples, by the base's own formula."""
     rows = torch.cat([points.reshape(-1, points.shape[-1]) for points in (value, negative)])
     count = value.numel() // value.shape[-1]
-    coefficients = rows.new_full((len(rows),), -1 / count)
+    coefficients = rows.new_full((len(rows),), -1 / count, dtype=base.dtype)
     coefficients[count:] = 1 / (len(rows) - count)
     return base.parameter_gradient(rows, coefficients)
 

@@ -44,9 +44,9 @@ class ScoreMatching(Criterion):
         self.estimator = estimator
 
     def loss(self, value: ArrayLike) -> torch.Tensor:
-        value = self.base.check_value(value)
-        trace = self.base.laplacian(value) if self.estimator == "exact" else self._probe(value)
-        return 0.5 * sum_event(self.base.score(value) ** 2, len(self.event_shape)) + trace
+        points = self.base.check_value(value)
+        trace = self.base.laplacian(points) if self.estimator == "exact" else self._probe(points)
+        return 0.5 * sum_event(self.base.score(points) ** 2, len(self.event_shape)) + trace
 
     def _probe(self, value: torch.Tensor) -> torch.Tensor:
         """``e' H e`` from one reverse pass, H being symmetric."""

@@ -14,7 +14,11 @@ from oracles import energies as oracle
 from oracles.rbm import finite_difference
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
-EXACT = [name for name in ALL if name.startswith(("PoT", "cRBM", "mcRBM", "gated", "tied", "tempered"))]
+EXACT = [
+    name
+    for name in ALL
+    if name.startswith(("PoT", "cRBM", "mcRBM", "gated", "tied", "tempered tied", "tempered gated"))
+]
 GRID, AREAS = oracle.plane_grid()
 POINTS = points(5)
 

@@ -122,7 +122,7 @@ def test_hutchinson_estimates_the_exact_trace(backend):
     point = values("GaussianBernoulliRBM", p, 1)[0]
     rbm = make(backend, "GaussianBernoulliRBM", p)
     exact = -float(backend.objectives.ScoreMatching(rbm).log_prob(backend.array(point)))
-    probed = backend.stochastic(backend.objectives.ScoreMatching, rbm, "hutchinson")
+    probed = backend.stochastic(backend.objectives.ScoreMatching, rbm, estimator="hutchinson")
     losses = -backend.numpy(probed.log_prob(backend.array(np.tile(point, (20_000, 1)))))
     assert losses.std() > 0
     assert abs(losses.mean() - exact) < 4.5 * losses.std() / np.sqrt(len(losses))

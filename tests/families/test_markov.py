@@ -33,7 +33,7 @@ LOOP = STRUCTURES["loop"][0]
 
 
 def network_class(backend):
-    return importlib.import_module(f"{backend.ebm.__name__}.distributions.markov").MarkovNetwork
+    return importlib.import_module(f"{backend.ebm.__name__}").MarkovNetwork
 
 
 def tables(structure, seed=0):

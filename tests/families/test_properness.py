@@ -201,7 +201,7 @@ def test_always_proper_families_take_anything(backend):
     mpot = backend.distributions.MeanProductOfStudentT
     mpot(backend.array(W), backend.array(9 * W), concentration=0.01).check_proper()
     machine = backend.distributions.CovarianceRBM
-    machine(backend.array(W), backend.array([[50.0], [50.0]]), normalize_visible=True).check_proper()
+    machine(backend.array(W), pooling=backend.array([[50.0], [50.0]]), normalize_visible=True).check_proper()
     for activation in ("sigmoid", "tanh", "hard_tanh", "hard_sigmoid", "step", "softsign", "arctan", "probit", "sin"):
         backend.distributions.TiedAutoencoder(backend.array(50 * W), activation=activation).check_proper()
     backend.distributions.TiedAutoencoder(backend.array(50 * W), activation="softmax").check_proper()

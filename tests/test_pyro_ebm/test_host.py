@@ -364,7 +364,7 @@ def test_distributions_copy_and_pickle(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dtype_follows_the_parameters(dtype):
     for cls in (BernoulliRBM, GaussianBernoulliRBM, GaussianRBM):
-        rbm = cls(torch.full((3, 2), 0.1, dtype=dtype), 0.5)
+        rbm = cls(torch.full((3, 2), 0.1, dtype=dtype), visible_bias=0.5)
         assert rbm.sample((2,)).dtype == dtype
         value = torch.ones(3, dtype=dtype)
         results = [rbm.log_prob(value), rbm.score(value), rbm.laplacian(value)]

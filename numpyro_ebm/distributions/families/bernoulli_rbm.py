@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jax.nn import sigmoid, softplus
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
@@ -124,8 +125,17 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         without = self._hidden_input(value)[None, :] - value[:, None] * self.weights
         return self.visible_bias + (softplus(without + self.weights) - softplus(without)).sum(-1)
 
-    _hidden_distribution = _visible_units = staticmethod(bernoulli_units)
-    _sample_hidden = _sample_visible = staticmethod(bernoulli_from_logits)
+    def _hidden_distribution(self, inputs: jax.Array) -> dist.Distribution:
+        return bernoulli_units(inputs)
+
+    def _sample_hidden(self, rng_key: Key, inputs: jax.Array) -> jax.Array:
+        return bernoulli_from_logits(rng_key, inputs)
+
+    def _visible_units(self, inputs: jax.Array) -> dist.Distribution:
+        return bernoulli_units(inputs)
+
+    def _sample_visible(self, rng_key: Key, inputs: jax.Array) -> jax.Array:
+        return bernoulli_from_logits(rng_key, inputs)
 
     @property
     def _enumerates_hidden(self) -> bool:

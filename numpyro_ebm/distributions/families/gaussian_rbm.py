@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.typing import ArrayLike
 
@@ -79,8 +80,17 @@ class GaussianRBM(RestrictedBoltzmannMachine):
     def _laplacian(self, value: jax.Array) -> jax.Array:
         return (self.weights**2).sum() - self.event_shape[0]
 
-    _hidden_distribution = _visible_units = staticmethod(normal_units)
-    _sample_hidden = _sample_visible = staticmethod(sample_unit_normal)
+    def _hidden_distribution(self, inputs: jax.Array) -> dist.Distribution:
+        return normal_units(inputs)
+
+    def _sample_hidden(self, rng_key: Key, inputs: jax.Array) -> jax.Array:
+        return sample_unit_normal(rng_key, inputs)
+
+    def _visible_units(self, inputs: jax.Array) -> dist.Distribution:
+        return normal_units(inputs)
+
+    def _sample_visible(self, rng_key: Key, inputs: jax.Array) -> jax.Array:
+        return sample_unit_normal(rng_key, inputs)
 
     def _cholesky(self) -> jax.Array:
         """Lower Cholesky factor of ``I - W'W``; by Woodbury, ``(I - WW')^-1 = I + W (I - W'W)^-1 W'``."""

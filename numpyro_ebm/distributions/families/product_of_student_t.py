@@ -83,11 +83,11 @@ class ProductOfStudentT(StudentMachine):
     def _joint_energy(self, value: jax.Array, hidden: jax.Array) -> jax.Array:
         return self._precision_energy(hidden, self._rates(value))
 
-    def _hidden_distribution(self, rates: jax.Array) -> dist.Distribution:
-        return self._precision_distribution(rates)
+    def _hidden_distribution(self, inputs: jax.Array) -> dist.Distribution:
+        return self._precision_distribution(inputs)
 
-    def _sample_hidden(self, rng_key: Key, rates: jax.Array) -> jax.Array:
-        return self._sample_precisions(rng_key, rates)
+    def _sample_hidden(self, rng_key: Key, inputs: jax.Array) -> jax.Array:
+        return self._sample_precisions(rng_key, inputs)
 
     def _draw_visible(self, noise: jax.Array, hidden: jax.Array) -> jax.Array:
         lower = jnp.linalg.cholesky(self._precision(hidden))

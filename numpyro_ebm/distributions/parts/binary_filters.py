@@ -5,6 +5,7 @@ from typing import Self
 
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jax import lax
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.scipy.special import logsumexp
@@ -89,8 +90,11 @@ class BinaryFilterMachine(FilterMachine):
     def _joint_energy(self, value: jax.Array, hidden: jax.Array) -> jax.Array:
         return self._quadratic(value) - hidden @ self._hidden_input(value)
 
-    _hidden_distribution = staticmethod(bernoulli_units)
-    _sample_hidden = staticmethod(bernoulli_from_logits)
+    def _hidden_distribution(self, inputs: jax.Array) -> dist.Distribution:
+        return bernoulli_units(inputs)
+
+    def _sample_hidden(self, rng_key: Key, inputs: jax.Array) -> jax.Array:
+        return bernoulli_from_logits(rng_key, inputs)
 
     @property
     def has_gibbs_step(self) -> bool:

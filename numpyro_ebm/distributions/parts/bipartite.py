@@ -20,12 +20,50 @@ from numpyro_ebm.sampling.types import Key
 class HiddenUnitEnergy(EnergyDistribution):
     """A model of a visible vector ``v`` and a vector ``h`` of hidden units, each side tractable given the other.
 
-    A member defines for one value ``_joint_energy``, ``_energy`` and ``_hidden_input``, the input of its hidden units;
-    for batches the distributions and draws ``_hidden_distribution``, ``_visible_distribution``, ``_sample_hidden`` and
-    ``_sample_given_hidden``; and its exact quantities where they are tractable.
+    A member defines ``_energy`` and the methods below (for one value; distributions and draws for batches).
     """
 
     support = constraints.real_vector
+
+    # ------------------------------------------------------------------ what a member defines
+
+    def _joint_energy(self, value: jax.Array, hidden: jax.Array) -> jax.Array:
+        """Energy of visible and hidden units together."""
+        raise NotImplementedError(f"{type(self).__name__} must define _joint_energy(value, hidden)")
+
+    def _hidden_input(self, value: jax.Array) -> jax.Array:
+        """What the distribution of the hidden units given ``value`` depends on: logits, rates or means."""
+        raise NotImplementedError(f"{type(self).__name__} must define _hidden_input(value)")
+
+    def _hidden_distribution(self, inputs: jax.Array) -> dist.Distribution:
+        """Distribution of the hidden units with these inputs."""
+        raise NotImplementedError(f"{type(self).__name__} must define _hidden_distribution(inputs)")
+
+    def _sample_hidden(self, rng_key: Key, inputs: jax.Array) -> jax.Array:
+        """A draw from it."""
+        raise NotImplementedError(f"{type(self).__name__} must define _sample_hidden(...)")
+
+    def _visible_distribution(self, hidden: jax.Array) -> dist.Distribution:
+        """Distribution of the visible units given hidden ones."""
+        raise NotImplementedError(f"{type(self).__name__} must define _visible_distribution(hidden)")
+
+    def _sample_given_hidden(self, rng_key: Key, hidden: jax.Array) -> jax.Array:
+        """A draw from it."""
+        raise NotImplementedError(f"{type(self).__name__} must define _sample_given_hidden(...)")
+
+    def _base_log_partition(self) -> jax.Array:
+        """log Z of ``at_inverse_temperature(0)``, where there is such a path."""
+        raise NotImplementedError(f"{type(self).__name__} has no path from independent units")
+
+    def _exact_mean(self) -> jax.Array:
+        """Mean of the visible units, where ``has_exact_partition``."""
+        raise NotImplementedError(f"{type(self).__name__} has no exact moments")
+
+    def _exact_covariance(self) -> jax.Array:
+        """Covariance of the visible units, where ``has_exact_partition``."""
+        raise NotImplementedError(f"{type(self).__name__} has no exact moments")
+
+    # ------------------------------------------------------------------ what every member offers
 
     @property
     def num_hidden(self) -> int:
@@ -139,6 +177,14 @@ class RestrictedBoltzmannMachine(HiddenUnitEnergy):
     def has_annealing(self) -> bool:
         return True
 
+    def _visible_units(self, inputs: jax.Array) -> dist.Distribution:
+        """Distribution of the visible units with these inputs."""
+        raise NotImplementedError(f"{type(self).__name__} must define _visible_units(inputs)")
+
+    def _sample_visible(self, rng_key: Key, inputs: jax.Array) -> jax.Array:
+        """A draw from it."""
+        raise NotImplementedError(f"{type(self).__name__} must define _sample_visible(...)")
+
     def _hidden_input(self, value: jax.Array) -> jax.Array:
         return value @ self.weights + self.hidden_bias
 
@@ -174,7 +220,7 @@ class RestrictedBoltzmannMachine(HiddenUnitEnergy):
     def _visible_distribution(self, hidden: jax.Array) -> dist.Distribution:
         return self._visible_units(self._map(type(self)._visible_input, hidden))
 
-    def _sample_given_hidden(self, rng_key: jax.Array, hidden: jax.Array) -> jax.Array:
+    def _sample_given_hidden(self, rng_key: Key, hidden: jax.Array) -> jax.Array:
         return self._sample_visible(rng_key, self._map(type(self)._visible_input, hidden))
 
     def _visible_parameters(self, units: np.ndarray) -> dict[str, jax.Array]:

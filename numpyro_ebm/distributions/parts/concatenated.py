@@ -1,5 +1,6 @@
 """One host distribution over a vector whose parts have different distributions."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import lax
+from jax.typing import ArrayLike
 from numpyro.distributions import constraints
+
+from numpyro_ebm.sampling.types import Key, PyTree
 
 
 class Concatenated(dist.Distribution):
@@ -31,7 +35,7 @@ class Concatenated(dist.Distribution):
 
     @property
     def support(self) -> Any:
-        supports = [part.base_dist.support for part in self.parts]
+        supports = [part.support.base_constraint for part in self.parts]
         lengths = [part.event_shape[0] for part in self.parts]
         return constraints.independent(constraints.cat(supports, -1, lengths), 1)
 
@@ -39,16 +43,19 @@ class Concatenated(dist.Distribution):
         ends = np.cumsum([part.event_shape[0] for part in self.parts])[:-1]
         return jnp.split(value, ends, axis=-1)
 
-    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(self, key: Key | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         assert key is not None
         keys = jax.random.split(key, len(self.parts))
         draws = [part.sample(key, sample_shape) for part, key in zip(self.parts, keys, strict=True)]
         dtype = jnp.result_type(*draws)
         return jnp.concatenate([draw.astype(dtype) for draw in draws], axis=-1)
 
-    def log_prob(self, value: jax.Array, intermediates: list[Any] | None = None) -> jax.Array:
+    def log_prob(self, value: ArrayLike, intermediates: PyTree = None) -> jax.Array:
         del intermediates
-        return sum(part.log_prob(values) for part, values in zip(self.parts, self._split(value), strict=True))
+        terms = [
+            part.log_prob(values) for part, values in zip(self.parts, self._split(jnp.asarray(value)), strict=True)
+        ]
+        return functools.reduce(jnp.add, terms)
 
     @property
     def mean(self) -> jax.Array:

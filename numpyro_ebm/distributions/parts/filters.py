@@ -196,7 +196,7 @@ class FilterMachine(HiddenUnitEnergy, FilterEnergy):
         loc, precision = self._map(type(self)._conditional, hidden)
         return dist.MultivariateNormal(loc, precision_matrix=precision, validate_args=False)
 
-    def _sample_given_hidden(self, rng_key: jax.Array, hidden: jax.Array) -> jax.Array:
+    def _sample_given_hidden(self, rng_key: Key, hidden: jax.Array) -> jax.Array:
         noise = jax.random.normal(rng_key, hidden.shape[:-1] + self.event_shape, self.dtype)
         return self._map(type(self)._draw_visible, noise, hidden)
 

@@ -47,14 +47,17 @@ class GaussianBinaryMachine(RestrictedBoltzmannMachine):
     def _hidden_input(self, value: jax.Array) -> jax.Array:
         return (value / self.scale**2) @ self.weights + self.hidden_bias
 
-    _hidden_distribution = staticmethod(bernoulli_units)
-    _sample_hidden = staticmethod(bernoulli_from_logits)
+    def _hidden_distribution(self, inputs: jax.Array) -> dist.Distribution:
+        return bernoulli_units(inputs)
 
-    def _visible_units(self, loc: jax.Array) -> dist.Distribution:
-        return dist.Normal(loc, self._scale_like(loc), validate_args=False).to_event(1)
+    def _sample_hidden(self, rng_key: Key, inputs: jax.Array) -> jax.Array:
+        return bernoulli_from_logits(rng_key, inputs)
 
-    def _sample_visible(self, rng_key: jax.Array, loc: jax.Array) -> jax.Array:
-        return loc + self._scale_like(loc) * jax.random.normal(rng_key, loc.shape, loc.dtype)
+    def _visible_units(self, inputs: jax.Array) -> dist.Distribution:
+        return dist.Normal(inputs, self._scale_like(inputs), validate_args=False).to_event(1)
+
+    def _sample_visible(self, rng_key: Key, inputs: jax.Array) -> jax.Array:
+        return inputs + self._scale_like(inputs) * jax.random.normal(rng_key, inputs.shape, inputs.dtype)
 
     def _scale_like(self, loc: jax.Array) -> jax.Array:
         return self.scale.reshape((1,) * (loc.ndim - self.scale.ndim) + self.scale.shape)

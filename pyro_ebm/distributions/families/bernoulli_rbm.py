@@ -3,6 +3,7 @@
 import math
 from typing import Any, Self
 
+import pyro.distributions as dist
 import torch
 from torch.distributions import constraints
 
@@ -114,8 +115,17 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         without = self._hidden_input(value).unsqueeze(-2) - value.unsqueeze(-1) * self.weights
         return self.visible_bias + (softplus(without + self.weights) - softplus(without)).sum(-1)
 
-    _hidden_distribution = _visible_units = staticmethod(bernoulli_units)
-    _sample_hidden = _sample_visible = staticmethod(bernoulli_from_logits)
+    def _hidden_distribution(self, inputs: torch.Tensor) -> dist.TorchDistribution:
+        return bernoulli_units(inputs)
+
+    def _sample_hidden(self, inputs: torch.Tensor) -> torch.Tensor:
+        return bernoulli_from_logits(inputs)
+
+    def _visible_units(self, inputs: torch.Tensor) -> dist.TorchDistribution:
+        return bernoulli_units(inputs)
+
+    def _sample_visible(self, inputs: torch.Tensor) -> torch.Tensor:
+        return bernoulli_from_logits(inputs)
 
     @property
     def _enumerates_hidden(self) -> bool:

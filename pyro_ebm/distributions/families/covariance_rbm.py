@@ -84,5 +84,5 @@ class CovarianceRBM(BinaryFilterMachine):
     def _diagonal(self) -> torch.Tensor:
         return self.precision
 
-    def _pull(self, value: torch.Tensor) -> torch.Tensor:
+    def _quadratic_score(self, value: torch.Tensor) -> torch.Tensor:
         return self._linear() - self.precision * value

@@ -2,6 +2,7 @@
 
 import math
 
+import pyro.distributions as dist
 import torch
 
 from _ppl_ebm.errors import ImproperDensityError
@@ -80,8 +81,17 @@ class GaussianRBM(RestrictedBoltzmannMachine):
         hidden = self._hidden_input(value) * coefficients[:, None]
         return {"weights": value.mT @ hidden, "visible_bias": coefficients @ value, "hidden_bias": hidden.sum(0)}
 
-    _hidden_distribution = _visible_units = staticmethod(normal_units)
-    _sample_hidden = _sample_visible = staticmethod(sample_unit_normal)
+    def _hidden_distribution(self, inputs: torch.Tensor) -> dist.TorchDistribution:
+        return normal_units(inputs)
+
+    def _sample_hidden(self, inputs: torch.Tensor) -> torch.Tensor:
+        return sample_unit_normal(inputs)
+
+    def _visible_units(self, inputs: torch.Tensor) -> dist.TorchDistribution:
+        return normal_units(inputs)
+
+    def _sample_visible(self, inputs: torch.Tensor) -> torch.Tensor:
+        return sample_unit_normal(inputs)
 
     def _cholesky(self) -> torch.Tensor:
         """Lower Cholesky factor of ``I - W'W``; by Woodbury, ``(I - WW')^-1 = I + W (I - W'W)^-1 W'``."""

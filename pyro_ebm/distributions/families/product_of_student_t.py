@@ -85,11 +85,11 @@ class ProductOfStudentT(StudentMachine):
     def _joint_energy(self, value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         return self._precision_energy(hidden, self._rates(value))
 
-    def _hidden_distribution(self, rates: torch.Tensor) -> dist.TorchDistribution:
-        return self._precision_distribution(rates)
+    def _hidden_distribution(self, inputs: torch.Tensor) -> dist.TorchDistribution:
+        return self._precision_distribution(inputs)
 
-    def _sample_hidden(self, rates: torch.Tensor) -> torch.Tensor:
-        return self._sample_precisions(rates)
+    def _sample_hidden(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self._sample_precisions(inputs)
 
     def _draw_visible(self, noise: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         lower = cholesky(self._precision(hidden))

@@ -3,6 +3,7 @@
 import math
 from typing import Self
 
+import pyro.distributions as dist
 import torch
 
 from _ppl_ebm.limits import MAX_ENUMERATED_TERMS
@@ -84,8 +85,11 @@ class BinaryFilterMachine(FilterMachine):
     def _joint_energy(self, value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         return self._quadratic(value) - (hidden * self._hidden_input(value)).sum(-1)
 
-    _hidden_distribution = staticmethod(bernoulli_units)
-    _sample_hidden = staticmethod(bernoulli_from_logits)
+    def _hidden_distribution(self, inputs: torch.Tensor) -> dist.TorchDistribution:
+        return bernoulli_units(inputs)
+
+    def _sample_hidden(self, inputs: torch.Tensor) -> torch.Tensor:
+        return bernoulli_from_logits(inputs)
 
     @property
     def has_gibbs_step(self) -> bool:

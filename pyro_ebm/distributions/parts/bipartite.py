@@ -19,12 +19,50 @@ from pyro_ebm.sampling.types import ArrayLike
 class HiddenUnitEnergy(EnergyDistribution):
     """A model of a visible vector ``v`` and a vector ``h`` of hidden units, each side tractable given the other.
 
-    A member defines ``_joint_energy``, ``_energy`` and ``_hidden_input``, the input of its hidden units; the
-    distributions and draws ``_hidden_distribution``, ``_visible_distribution``, ``_sample_hidden`` and
-    ``_sample_given_hidden``; and its exact quantities where they are tractable.
+    A member defines ``_energy`` and the methods below (for batches).
     """
 
     support = constraints.real_vector
+
+    # ------------------------------------------------------------------ what a member defines
+
+    def _joint_energy(self, value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Energy of visible and hidden units together."""
+        raise NotImplementedError(f"{type(self).__name__} must define _joint_energy(value, hidden)")
+
+    def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
+        """What the distribution of the hidden units given ``value`` depends on: logits, rates or means."""
+        raise NotImplementedError(f"{type(self).__name__} must define _hidden_input(value)")
+
+    def _hidden_distribution(self, inputs: torch.Tensor) -> TorchDistribution:
+        """Distribution of the hidden units with these inputs."""
+        raise NotImplementedError(f"{type(self).__name__} must define _hidden_distribution(inputs)")
+
+    def _sample_hidden(self, inputs: torch.Tensor) -> torch.Tensor:
+        """A draw from it."""
+        raise NotImplementedError(f"{type(self).__name__} must define _sample_hidden(...)")
+
+    def _visible_distribution(self, hidden: torch.Tensor) -> TorchDistribution:
+        """Distribution of the visible units given hidden ones."""
+        raise NotImplementedError(f"{type(self).__name__} must define _visible_distribution(hidden)")
+
+    def _sample_given_hidden(self, hidden: torch.Tensor) -> torch.Tensor:
+        """A draw from it."""
+        raise NotImplementedError(f"{type(self).__name__} must define _sample_given_hidden(...)")
+
+    def _base_log_partition(self) -> torch.Tensor:
+        """log Z of ``at_inverse_temperature(0)``, where there is such a path."""
+        raise NotImplementedError(f"{type(self).__name__} has no path from independent units")
+
+    def _exact_mean(self) -> torch.Tensor:
+        """Mean of the visible units, where ``has_exact_partition``."""
+        raise NotImplementedError(f"{type(self).__name__} has no exact moments")
+
+    def _exact_covariance(self) -> torch.Tensor:
+        """Covariance of the visible units, where ``has_exact_partition``."""
+        raise NotImplementedError(f"{type(self).__name__} has no exact moments")
+
+    # ------------------------------------------------------------------ what every member offers
 
     @property
     def num_hidden(self) -> int:
@@ -131,6 +169,14 @@ class RestrictedBoltzmannMachine(HiddenUnitEnergy):
     @property
     def has_annealing(self) -> bool:
         return True
+
+    def _visible_units(self, inputs: torch.Tensor) -> TorchDistribution:
+        """Distribution of the visible units with these inputs."""
+        raise NotImplementedError(f"{type(self).__name__} must define _visible_units(inputs)")
+
+    def _sample_visible(self, inputs: torch.Tensor) -> torch.Tensor:
+        """A draw from it."""
+        raise NotImplementedError(f"{type(self).__name__} must define _sample_visible(...)")
 
     def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
         return linear(value, self.weights, self.hidden_bias)

@@ -1,6 +1,7 @@
 """What gated machines and gated autoencoders share: weights that an input sets."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.distributions import constraints
@@ -18,7 +19,7 @@ GATED_DIMS = {
     "hidden_bias": ("hidden",),
 }
 #: Their constraints.
-GATED_CONSTRAINTS: dict[str, constraints.Constraint] = {
+GATED_CONSTRAINTS: dict[str, Any] = {
     "input": constraints.real_vector,
     "input_weights": _MATRIX,
     "output_weights": _MATRIX,

@@ -46,14 +46,17 @@ class GaussianBinaryMachine(RestrictedBoltzmannMachine):
     def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
         return linear(value / self.scale**2, self.weights, self.hidden_bias)
 
-    _hidden_distribution = staticmethod(bernoulli_units)
-    _sample_hidden = staticmethod(bernoulli_from_logits)
+    def _hidden_distribution(self, inputs: torch.Tensor) -> dist.TorchDistribution:
+        return bernoulli_units(inputs)
 
-    def _visible_units(self, loc: torch.Tensor) -> dist.TorchDistribution:
-        return dist.Normal(loc, self.scale, validate_args=False).to_event(1)
+    def _sample_hidden(self, inputs: torch.Tensor) -> torch.Tensor:
+        return bernoulli_from_logits(inputs)
 
-    def _sample_visible(self, loc: torch.Tensor) -> torch.Tensor:
-        return torch.addcmul(loc, self.scale, torch.randn_like(loc))
+    def _visible_units(self, inputs: torch.Tensor) -> dist.TorchDistribution:
+        return dist.Normal(inputs, self.scale, validate_args=False).to_event(1)
+
+    def _sample_visible(self, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(inputs, self.scale, torch.randn_like(inputs))
 
     def _log_terms(self) -> torch.Tensor:
         """Unnormalised log-weight of every Gaussian of the mixture."""

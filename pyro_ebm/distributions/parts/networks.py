@@ -117,8 +117,9 @@ class NetworkAutoencoder(CallableEnergy):
 
     def _on_device(self, name: str, parameter: ArrayLike) -> torch.Tensor:
         """A parameter on the network's device; the base refuses what is not real."""
-        is_whole_number = isinstance(parameter, int) and not isinstance(parameter, bool)
-        return as_tensor(name, float(parameter) if is_whole_number else parameter, self.device, self.dtype)
+        if isinstance(parameter, int) and not isinstance(parameter, bool):
+            parameter = float(parameter)
+        return as_tensor(name, parameter, self.device, self.dtype)
 
     def _over_event(self, parameter: torch.Tensor) -> torch.Tensor:
         """A number for each batch element, as a factor of values."""
