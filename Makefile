@@ -3,7 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # Two workers, a file of tests each: compilation, not arithmetic, takes most of the time.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+WORKERS := --numprocesses 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest $(WORKERS)
 INSTALLED := $(VENV)/.installed
 EXTRAS := pyro,numpyro,arviz,examples,test
 
@@ -45,7 +46,7 @@ test-slow: $(INSTALLED)
 
 # Old libraries warn about newer ones beneath them, which is no concern of ours.
 test-floors: $(FLOORS)/.installed
-	$(FLOORS)/bin/python -m pytest --override-ini filterwarnings=default -m "not slow" $(FLOOR_TESTS)
+	$(FLOORS)/bin/python -m pytest $(WORKERS) --override-ini filterwarnings=default -m "not slow" $(FLOOR_TESTS)
 
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutations/run.py
