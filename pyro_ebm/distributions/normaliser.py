@@ -21,7 +21,8 @@ Inference over parameters that takes no gradients (importance sampling, random-w
 way: give it a normalised density.
 """
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -33,6 +34,12 @@ from pyro_ebm.distributions.batching import is_concrete
 from pyro_ebm.distributions.validation import check_broadcast, check_constraint
 from pyro_ebm.sampling.protocols import Energy, PartitionEstimator
 from pyro_ebm.sampling.types import ArrayLike
+
+_MOST_COMPUTED = 64
+_COMPUTED: OrderedDict[Hashable, torch.Tensor] = OrderedDict()  # exact values by what they depend on, oldest first
+# Attributes that do not matter to log Z, or follow from others.
+_IMMATERIAL = {"normaliser", "sampler", "parameter_dims", "arg_constraints"}
+_IMMATERIAL |= {"_batch_shape", "_event_shape", "_validate_args"}
 
 #: What ``log_partition=`` accepts.
 LogPartition: TypeAlias = Literal["auto"] | ArrayLike | PartitionEstimator | None
@@ -110,28 +117,29 @@ class Normaliser:
 
 
 class Exact(Normaliser):
-    """In closed form or by a sum. Computed once while the parameters keep their values and need no gradient."""
+    """In closed form or by a sum.
+
+    While the parameters need no gradient, it is computed once for their values, however often a Pyro model makes the
+    distribution anew.
+    """
 
     is_known, is_guarded = True, False
-
-    def __init__(self) -> None:
-        self._computed: tuple[list[torch.Tensor], torch.Tensor] | None = None
 
     @property
     def policy(self) -> LogPartition:
         return "auto"
 
     def log_partition(self, density: Density) -> torch.Tensor:
-        tensors = density.parameter_arrays()
-        if not all(is_concrete(tensor) and not tensor.requires_grad for tensor in tensors):
+        if not all(is_concrete(tensor) and not tensor.requires_grad for tensor in density.parameter_arrays()):
             return density.exact_log_partition()
-        if self._computed is None or not _are_same(self._computed[0], tensors):
-            copies = [tensor.clone() for tensor in tensors]
-            self._computed = copies, density.unexpanded().exact_log_partition()
-        return self._computed[1].expand(density.batch_shape)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_computed": None}
+        key = _contents(density)
+        if key is None:
+            return density.exact_log_partition()
+        if key not in _COMPUTED:
+            while len(_COMPUTED) >= _MOST_COMPUTED:
+                _COMPUTED.popitem(last=False)
+            _COMPUTED[key] = density.unexpanded().exact_log_partition()
+        return _COMPUTED[key].expand(density.batch_shape)
 
 
 class Unknown(Normaliser):
@@ -240,10 +248,22 @@ def _as_constant(number: Any, device: torch.device) -> torch.Tensor | None:
     return number if number.is_floating_point() else None
 
 
-def _are_same(copies: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether nothing has changed, in place or otherwise; far cheaper than a sum over states."""
-    pairs = zip(copies, tensors, strict=False)
-    return len(copies) == len(tensors) and all(torch.equal(one, other) for one, other in pairs)
+def _contents(density: Density) -> Hashable | None:
+    """All that log Z may depend on, tensors by their bytes, which is far cheaper than a sum over states; ``None`` where
+    a family keeps something that cannot be told apart by its hash.
+    """
+    own = ((name, value) for name, value in sorted(vars(density).items()) if name not in _IMMATERIAL)
+    key = type(density), *((name, _bytes(value) if isinstance(value, torch.Tensor) else value) for name, value in own)
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def _bytes(tensor: torch.Tensor) -> Hashable:
+    raw = tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().tobytes()
+    return tensor.dtype, tensor.device, tensor.shape, raw
 
 
 def _message(name: str) -> str:
