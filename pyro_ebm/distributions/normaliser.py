@@ -262,8 +262,8 @@ def _contents(density: Density) -> Hashable | None:
 
 
 def _bytes(tensor: torch.Tensor) -> Hashable:
-    raw = tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().tobytes()
-    return tensor.dtype, tensor.device, tensor.shape, raw
+    flat = tensor.detach().flatten().clone(memory_format=torch.contiguous_format)  # a single entry may keep stride 0
+    return tensor.dtype, tensor.device, tensor.shape, flat.view(torch.uint8).cpu().numpy().tobytes()
 
 
 def _message(name: str) -> str:

@@ -343,7 +343,7 @@ def test_vmap_over_parameters_makes_a_batch():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_dtype_follows_the_parameters(dtype):
     for cls in (BernoulliRBM, GaussianBernoulliRBM, GaussianRBM):
-        rbm = cls(jnp.full((3, 2), 0.1, dtype), 0.5)
+        rbm = cls(jnp.full((3, 2), 0.1, dtype), visible_bias=0.5)
         assert rbm.sample(jax.random.key(0), (2,)).dtype == dtype
         value = jnp.ones(3, dtype)
         results = (

@@ -11,8 +11,9 @@ from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
 from numpyro_ebm.distributions.energy import EnergyDistribution
+from numpyro_ebm.distributions.normaliser import LogPartition
 from numpyro_ebm.distributions.validation import check_broadcast
-from numpyro_ebm.sampling.protocols import MarkovChain
+from numpyro_ebm.sampling.protocols import MarkovChain, Sampler
 from numpyro_ebm.sampling.samplers import Gibbs
 from numpyro_ebm.sampling.types import Key
 
@@ -168,6 +169,19 @@ class RestrictedBoltzmannMachine(HiddenUnitEnergy):
     weights: jax.Array
     visible_bias: jax.Array
     hidden_bias: jax.Array
+
+    def __init__(
+        self,
+        weights: ArrayLike,
+        *,
+        visible_bias: ArrayLike = 0.0,
+        hidden_bias: ArrayLike = 0.0,
+        log_partition: LogPartition = "auto",
+        sampler: Sampler | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
+        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
 
     @property
     def num_hidden(self) -> int:

@@ -11,7 +11,8 @@ from torch.distributions import constraints
 
 from pyro_ebm.distributions.batching import as_tensor, linear
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.sampling.protocols import MarkovChain
+from pyro_ebm.distributions.normaliser import LogPartition
+from pyro_ebm.sampling.protocols import MarkovChain, Sampler
 from pyro_ebm.sampling.samplers import Gibbs
 from pyro_ebm.sampling.types import ArrayLike
 
@@ -161,6 +162,19 @@ class RestrictedBoltzmannMachine(HiddenUnitEnergy):
     weights: torch.Tensor
     visible_bias: torch.Tensor
     hidden_bias: torch.Tensor
+
+    def __init__(
+        self,
+        weights: ArrayLike,
+        *,
+        visible_bias: ArrayLike = 0.0,
+        hidden_bias: ArrayLike = 0.0,
+        log_partition: LogPartition = "auto",
+        sampler: Sampler | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
+        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
 
     @property
     def num_hidden(self) -> int:
