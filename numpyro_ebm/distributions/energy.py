@@ -36,18 +36,11 @@ from numpyro.util import not_jax_tracer
 
 from _ppl_ebm.calls import show_constructor
 from _ppl_ebm.properness import single_models
+from _ppl_ebm.shapes import check_broadcast, check_expandable, check_shape, commas
 from numpyro_ebm.distributions.batching import broadcasting_vmap
 from numpyro_ebm.distributions.capabilities import Capabilities
 from numpyro_ebm.distributions.normaliser import LogPartition, Normaliser, as_normaliser
-from numpyro_ebm.distributions.validation import (
-    as_real,
-    check_broadcast,
-    check_constraint,
-    check_expandable,
-    check_shape,
-    check_support,
-    commas,
-)
+from numpyro_ebm.distributions.validation import as_real, check_constraint, check_support
 from numpyro_ebm.sampling.protocols import Coordinates, MarkovChain, Sampler
 from numpyro_ebm.sampling.samplers import Exact, Hamiltonian, check_sampler
 from numpyro_ebm.sampling.types import Key, PyTree

@@ -34,7 +34,8 @@ from numpyro.distributions import constraints
 from numpyro.util import not_jax_tracer
 
 from _ppl_ebm.errors import IntractablePartitionError, intractable_message
-from numpyro_ebm.distributions.validation import check_broadcast, check_constraint
+from _ppl_ebm.shapes import check_broadcast
+from numpyro_ebm.distributions.validation import check_constraint
 from numpyro_ebm.sampling.protocols import Energy, PartitionEstimator
 from numpyro_ebm.sampling.types import PyTree
 

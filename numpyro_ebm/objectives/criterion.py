@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 
 from _ppl_ebm.calls import show_constructor
+from _ppl_ebm.shapes import check_broadcast
 from numpyro_ebm.distributions.energy import EnergyDistribution
-from numpyro_ebm.distributions.validation import check_broadcast
 from numpyro_ebm.sampling.types import Key, PyTree
 
 

@@ -105,18 +105,6 @@ def _as_real(name: str, value: Any, device: torch.device | None, dtype: torch.dt
     return tensor
 
 
-def broadcast_shape(shape: torch.Size, other: torch.Size) -> torch.Size | None:
-    """The common shape, or ``None``; quick where one is trivial, which :func:`torch.broadcast_shapes` is not."""
-    if shape == other or not other:
-        return shape
-    if not shape:
-        return other
-    try:
-        return torch.broadcast_shapes(shape, other)
-    except RuntimeError:
-        return None
-
-
 def is_concrete(tensor: torch.Tensor) -> bool:
     """Whether the entries can be looked at: neither ``torch.jit`` nor ``torch.func`` is tracing them."""
     return not torch.jit.is_tracing() and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)

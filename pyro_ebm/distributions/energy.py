@@ -32,16 +32,16 @@ from pyro.util import ignore_jit_warnings
 
 from _ppl_ebm.calls import show_constructor
 from _ppl_ebm.properness import single_models
+from _ppl_ebm.shapes import check_broadcast, check_expandable, check_shape, commas
 from pyro_ebm.distributions.batching import (
     as_real_tensors,
     as_tensor,
-    broadcast_shape,
     is_concrete,
     pullback,
 )
 from pyro_ebm.distributions.capabilities import Capabilities
 from pyro_ebm.distributions.normaliser import LogPartition, Normaliser, as_normaliser
-from pyro_ebm.distributions.validation import check_broadcast, check_constraint, check_shape, check_support, commas
+from pyro_ebm.distributions.validation import check_constraint, check_support
 from pyro_ebm.sampling.protocols import Coordinates, MarkovChain, Sampler
 from pyro_ebm.sampling.samplers import Exact, Hamiltonian, check_sampler
 from pyro_ebm.sampling.steps import sum_event
@@ -254,10 +254,7 @@ class EnergyDistribution(Capabilities, TorchDistribution):
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
         """The same density over a larger batch, of the same class and without copying parameters."""
         shape = torch.Size(batch_shape)
-        if broadcast_shape(shape, self.batch_shape) != shape:
-            raise ValueError(
-                f"batch_shape: expected a shape that {tuple(self.batch_shape)} expands to, got {tuple(shape)}"
-            )
+        check_expandable(self.batch_shape, shape)
         expanded = copy.copy(self)
         expanded._batch_shape = shape
         return expanded
@@ -398,7 +395,7 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         given = {name: value for name, value in parameters.items() if name not in self.absent}
         tensors, joint, device = as_real_tensors(given)
         dtype = joint if dtype is None else dtype
-        batch_shape = torch.Size()
+        batch_shape: tuple[int, ...] = ()
         for name, dims in self.parameter_dims.items():
             if name in tensors:
                 tensor = tensors[name].to(dtype)
@@ -408,7 +405,7 @@ class EnergyDistribution(Capabilities, TorchDistribution):
                 tensor = tensor.expand([sizes[dim] for dim in dims])
             batch_shape = check_shape(name, tensor.shape, dims, sizes, batch_shape)
             setattr(self, name, tensor)
-        return batch_shape
+        return torch.Size(batch_shape)
 
     def _absent_parameter(self, name: str, sizes: Mapping[str, int]) -> float | torch.Tensor:
         """The value of an optional parameter that was not given; ``sizes`` are those of the parameters before it."""

@@ -30,8 +30,9 @@ import torch
 from torch.distributions import constraints
 
 from _ppl_ebm.errors import IntractablePartitionError, intractable_message
+from _ppl_ebm.shapes import check_broadcast
 from pyro_ebm.distributions.batching import is_concrete
-from pyro_ebm.distributions.validation import check_broadcast, check_constraint
+from pyro_ebm.distributions.validation import check_constraint
 from pyro_ebm.sampling.protocols import Energy, PartitionEstimator
 from pyro_ebm.sampling.types import ArrayLike
 

@@ -9,8 +9,8 @@ from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
 from _ppl_ebm.calls import show_constructor
+from _ppl_ebm.shapes import check_broadcast
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.distributions.validation import check_broadcast
 from pyro_ebm.sampling.types import ArrayLike
 
 

@@ -13,8 +13,10 @@ from numpyro.distributions import constraints
 
 from _ppl_ebm.calls import shows_its_call
 from _ppl_ebm.limits import MAX_ENUMERATED_TERMS
+from numpyro_ebm.distributions.normaliser import LogPartition
 from numpyro_ebm.distributions.parts.bipartite import RestrictedBoltzmannMachine, bernoulli_units
 from numpyro_ebm.distributions.parts.enumeration import binary_states, enumerate_terms, sample_index
+from numpyro_ebm.sampling.protocols import Sampler
 from numpyro_ebm.sampling.random import bernoulli_from_logits
 from numpyro_ebm.sampling.types import Key
 
@@ -47,6 +49,19 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
     """
 
     support = constraints.independent(constraints.boolean, 1)
+
+    def __init__(
+        self,
+        weights: ArrayLike,
+        *,
+        visible_bias: ArrayLike = 0.0,
+        hidden_bias: ArrayLike = 0.0,
+        log_partition: LogPartition = "auto",
+        sampler: Sampler | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
+        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
 
     @classmethod
     @shows_its_call

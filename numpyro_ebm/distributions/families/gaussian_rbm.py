@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.typing import ArrayLike
 
 from _ppl_ebm.errors import ImproperDensityError
+from numpyro_ebm.distributions.normaliser import LogPartition
 from numpyro_ebm.distributions.parts.bipartite import RestrictedBoltzmannMachine, normal_units, sample_unit_normal
+from numpyro_ebm.sampling.protocols import Sampler
 from numpyro_ebm.sampling.types import Key
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -38,6 +41,19 @@ class GaussianRBM(RestrictedBoltzmannMachine):
     >>> print(GaussianRBM(jnp.array([[0.6], [0.0]])).variance)
     [1.5625 1.    ]
     """
+
+    def __init__(
+        self,
+        weights: ArrayLike,
+        *,
+        visible_bias: ArrayLike = 0.0,
+        hidden_bias: ArrayLike = 0.0,
+        log_partition: LogPartition = "auto",
+        sampler: Sampler | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
+        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
 
     @property
     def has_exact_partition(self) -> bool:

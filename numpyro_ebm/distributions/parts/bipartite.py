@@ -10,10 +10,9 @@ import numpyro.distributions as dist
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
+from _ppl_ebm.shapes import check_broadcast, check_units
 from numpyro_ebm.distributions.energy import EnergyDistribution
-from numpyro_ebm.distributions.normaliser import LogPartition
-from numpyro_ebm.distributions.validation import check_broadcast
-from numpyro_ebm.sampling.protocols import MarkovChain, Sampler
+from numpyro_ebm.sampling.protocols import MarkovChain
 from numpyro_ebm.sampling.samplers import Gibbs
 from numpyro_ebm.sampling.types import Key
 
@@ -170,19 +169,6 @@ class RestrictedBoltzmannMachine(HiddenUnitEnergy):
     visible_bias: jax.Array
     hidden_bias: jax.Array
 
-    def __init__(
-        self,
-        weights: ArrayLike,
-        *,
-        visible_bias: ArrayLike = 0.0,
-        hidden_bias: ArrayLike = 0.0,
-        log_partition: LogPartition = "auto",
-        sampler: Sampler | None = None,
-        validate_args: bool | None = None,
-    ) -> None:
-        parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
-        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
-
     @property
     def num_hidden(self) -> int:
         return int(self.hidden_bias.shape[-1])
@@ -214,7 +200,7 @@ class RestrictedBoltzmannMachine(HiddenUnitEnergy):
             normaliser policy, except that a constant ``log_partition`` does not carry over and becomes unknown.
         """
         num_visible = self.event_shape[0]
-        known = check_indices(indices, num_visible)
+        known = check_units("indices", indices, num_visible)
         part = self.replace(**self._visible_parameters(known))
         hidden_bias = part._map(type(self)._hidden_input, part.check_value(values, "values"))
         rest = np.setdiff1d(np.arange(num_visible), known)
@@ -243,19 +229,6 @@ class RestrictedBoltzmannMachine(HiddenUnitEnergy):
             for name, dims in self.parameter_dims.items()
             if dims[0] == "visible"
         }
-
-
-def check_indices(indices: ArrayLike, num_visible: int) -> np.ndarray:
-    array = np.asarray(indices)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(
-            f"indices: expected a one-dimensional integer sequence, got dtype {array.dtype} and shape {array.shape}"
-        )
-    if (array.size and (array.min() < 0 or array.max() >= num_visible)) or len(np.unique(array)) != array.size:
-        raise ValueError(f"indices: expected distinct units in 0..{num_visible - 1}, got {array.tolist()}")
-    if not 0 < array.size < num_visible:
-        raise ValueError(f"indices: expected some but not all of {num_visible} visible units, got {array.size}")
-    return array
 
 
 def bernoulli_units(logits: jax.Array) -> dist.Distribution:

@@ -10,8 +10,10 @@ from torch.distributions import constraints
 from _ppl_ebm.calls import shows_its_call
 from _ppl_ebm.limits import MAX_ENUMERATED_TERMS
 from pyro_ebm.distributions.batching import linear, pullback, softplus
+from pyro_ebm.distributions.normaliser import LogPartition
 from pyro_ebm.distributions.parts.bipartite import RestrictedBoltzmannMachine, bernoulli_units
 from pyro_ebm.distributions.parts.enumeration import binary_states, enumerate_terms, sample_index
+from pyro_ebm.sampling.protocols import Sampler
 from pyro_ebm.sampling.random import bernoulli_from_logits
 from pyro_ebm.sampling.types import ArrayLike
 
@@ -44,6 +46,19 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
     """
 
     support = constraints.independent(constraints.boolean, 1)
+
+    def __init__(
+        self,
+        weights: ArrayLike,
+        *,
+        visible_bias: ArrayLike = 0.0,
+        hidden_bias: ArrayLike = 0.0,
+        log_partition: LogPartition = "auto",
+        sampler: Sampler | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
+        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
 
     @classmethod
     @shows_its_call

@@ -7,7 +7,10 @@ import torch
 
 from _ppl_ebm.errors import ImproperDensityError
 from pyro_ebm.distributions.batching import cholesky, linear
+from pyro_ebm.distributions.normaliser import LogPartition
 from pyro_ebm.distributions.parts.bipartite import RestrictedBoltzmannMachine, normal_units, sample_unit_normal
+from pyro_ebm.sampling.protocols import Sampler
+from pyro_ebm.sampling.types import ArrayLike
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -35,6 +38,19 @@ class GaussianRBM(RestrictedBoltzmannMachine):
     >>> print(GaussianRBM(torch.tensor([[0.6], [0.0]])).variance)
     tensor([1.5625, 1.0000])
     """
+
+    def __init__(
+        self,
+        weights: ArrayLike,
+        *,
+        visible_bias: ArrayLike = 0.0,
+        hidden_bias: ArrayLike = 0.0,
+        log_partition: LogPartition = "auto",
+        sampler: Sampler | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
+        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
 
     @property
     def has_exact_partition(self) -> bool:

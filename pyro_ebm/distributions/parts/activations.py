@@ -75,10 +75,6 @@ class Activation(Growth):
         """Second derivatives of the potential, shape ``(..., K)``; if the activation is joint ``(..., K, K)``."""
         return self.derivative(inputs)
 
-    def units(self, inputs: torch.Tensor, order: int) -> torch.Tensor:
-        """The potential (order 0), its slope (1) or its curvature (2)."""
-        return (self.potential, self.slope, self.curvature)[order](inputs)
-
 
 show_constructor(Activation)
 

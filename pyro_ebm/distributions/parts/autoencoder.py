@@ -144,8 +144,8 @@ class LinearAutoencoder(TemperedAutoencoder):
         return self._is_machine
 
     def _machine(self) -> UnitScaleMachine:
-        biases = {"visible_bias": self.visible_bias, "hidden_bias": self.hidden_bias}
-        return UnitScaleMachine(self.weights, **biases, log_partition=None, validate_args=False)
+        parameters = {"weights": self.weights, "visible_bias": self.visible_bias, "hidden_bias": self.hidden_bias}
+        return UnitScaleMachine(parameters, log_partition=None, validate_args=False)
 
     def _exact_log_partition(self) -> torch.Tensor:
         if self._is_machine:

@@ -1,0 +1,79 @@
+"""Shapes and indices of parameters and values: how batch dimensions broadcast, and one message for every way not to."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Shape = tuple[int, ...]
+
+
+def broadcast(shape: Sequence[int], other: Sequence[int]) -> Shape | None:
+    """The common shape, or ``None``.
+
+    >>> broadcast((4, 1), (3,)), broadcast((2,), (3,))
+    ((4, 3), None)
+    """
+    if shape == other or not other:
+        return tuple(shape)
+    if not shape:
+        return tuple(other)
+    longer, shorter = (shape, other) if len(shape) >= len(other) else (other, shape)
+    lead = len(longer) - len(shorter)
+    joint = list(longer)
+    for position, size in enumerate(shorter, lead):
+        if joint[position] != size:
+            if 1 not in (joint[position], size):
+                return None
+            joint[position] = size if joint[position] == 1 else joint[position]
+    return tuple(joint)
+
+
+def check_broadcast(name: str, shape: Sequence[int], batch_shape: Sequence[int]) -> Shape:
+    """The joint batch shape, or an error that names the argument."""
+    joint = broadcast(shape, batch_shape)
+    if joint is None:
+        raise ValueError(
+            f"{name}: expected batch dimensions that broadcast with {tuple(batch_shape)}, got {tuple(shape)}"
+        )
+    return joint
+
+
+def check_shape(
+    name: str, shape: Sequence[int], dims: Sequence[str], sizes: dict[str, int], batch_shape: Sequence[int]
+) -> Shape:
+    """Bind the sizes of ``dims`` and return the joint batch shape."""
+    split = max(0, len(shape) - len(dims))
+    lead, core = shape[:split], shape[split:]
+    fits = len(core) == len(dims) and all(
+        sizes.setdefault(dim, int(size)) == size for dim, size in zip(dims, core, strict=True)
+    )
+    if not fits:
+        expected = commas(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in dims)
+        raise ValueError(f"{name}: expected shape (..., {expected}), got {tuple(shape)}")
+    return check_broadcast(name, lead, batch_shape)
+
+
+def check_expandable(batch_shape: Sequence[int], shape: Sequence[int]) -> None:
+    """Refuse a shape that ``batch_shape`` does not expand to."""
+    if broadcast(shape, batch_shape) != tuple(shape):
+        raise ValueError(f"batch_shape: expected a shape that {tuple(batch_shape)} expands to, got {tuple(shape)}")
+
+
+def check_units(name: str, indices: npt.ArrayLike, num_units: int) -> np.ndarray:
+    """Some but not all of the units, as distinct whole numbers."""
+    array = np.asarray(indices)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(
+            f"{name}: expected a one-dimensional integer sequence, got dtype {array.dtype} and shape {array.shape}"
+        )
+    if (array.size and (array.min() < 0 or array.max() >= num_units)) or len(np.unique(array)) != array.size:
+        raise ValueError(f"{name}: expected distinct units in 0..{num_units - 1}, got {array.tolist()}")
+    if not 0 < array.size < num_units:
+        raise ValueError(f"{name}: expected some but not all of {num_units} visible units, got {array.size}")
+    return array
+
+
+def commas(items: Iterable[object]) -> str:
+    """Items in one line."""
+    return ", ".join(str(item) for item in items)
