@@ -184,7 +184,9 @@ class EnergyDistribution(Capabilities, Distribution):
     @property
     def chain(self) -> MarkovChain:
         """``sampler`` if it is a Markov chain, else ``default_chain``."""
-        return self.sampler if isinstance(self.sampler, MarkovChain) else self.default_chain
+        if self.sampler is not None and isinstance(self.sampler, MarkovChain):
+            return self.sampler
+        return self.default_chain
 
     # ------------------------------------------------------------------ the host's contract
 

@@ -39,7 +39,7 @@ class MeanCovarianceAutoencoder(FilterAutoencoder):
 
     >>> import torch
     >>> from pyro_ebm import MeanCovarianceAutoencoder
-    >>> autoencoder = MeanCovarianceAutoencoder(torch.eye(2), -torch.ones(2, 1), torch.ones(2, 1))
+    >>> autoencoder = MeanCovarianceAutoencoder(torch.eye(2), torch.ones(2, 1), pooling=-torch.ones(2, 1))
     >>> [round(float(component), 3) for component in autoencoder.field(torch.tensor([1.0, 0.0]))]
     [-0.538, 0.731]
     """

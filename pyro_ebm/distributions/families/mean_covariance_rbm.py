@@ -34,7 +34,7 @@ class MeanCovarianceRBM(BinaryFilterMachine):
 
     >>> import torch
     >>> from pyro_ebm import MeanCovarianceRBM
-    >>> mcrbm = MeanCovarianceRBM(torch.eye(2), -torch.ones(2, 1), torch.tensor([[1.0], [0.0]]))
+    >>> mcrbm = MeanCovarianceRBM(torch.eye(2), torch.tensor([[1.0], [0.0]]), pooling=-torch.ones(2, 1))
     >>> mcrbm.sample((4,)).shape
     torch.Size([4, 2])
     >>> print(f"{mcrbm.log_partition:.4f}")
