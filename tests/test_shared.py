@@ -336,6 +336,22 @@ def test_fixed_points_are_told_apart():
     assert equilibria.KINDS[saddle[1][0]] == "saddle"
 
 
+def test_a_start_is_dropped_where_neither_of_its_searches_ends_at_a_fixed_point():
+    """The first is found from the end of its iteration, the second from itself, the third from nowhere."""
+    calls = []
+
+    def search(points):
+        calls.append(points.shape)
+        is_fixed = np.isin(points, [1.0, 20.0, 10.5])[:, 0]
+        return points, is_fixed, np.broadcast_to(-np.eye(1), (len(points), 1, 1))
+
+    ends, starts = np.array([[1.0], [2.0], [3.0]]), np.array([[10.0], [20.0], [30.0]])
+    found = equilibria.locate(search, ends, starts, 1e-6)
+    assert found.num_dropped == 1
+    assert sorted(found.points[:, 0]) == [1.0, 10.5, 20.0]  # with what lies half-way
+    assert calls == [(6, 1), (6, 1)]
+
+
 def test_midpoints_of_the_nearest_sinks():
     points, kinds = np.array([[0.0], [1.0], [4.0], [0.4]]), np.array([0, 0, 0, 1])
     np.testing.assert_array_equal(equilibria.midpoints(points, kinds, 2), [[0.5], [2.5]])
@@ -443,7 +459,7 @@ def test_slope_and_curvature_are_derivatives_of_the_potential(backend, table, na
     activation, u = table[name], rng(3).normal(size=4)
     (slope,) = backend.grad(activation.potential, backend.array(u))
     np.testing.assert_allclose(slope, backend.numpy(activation.slope(backend.array(u))), rtol=1e-10)
-    directions = [backend.grad(lambda u, k=k: activation.slope(u)[k], backend.array(u))[0] for k in range(4)]
+    directions = [backend.grad(lambda u, k=k: activation.slope(u)[k] + 0 * u[k], backend.array(u))[0] for k in range(4)]
     curvature = backend.numpy(activation.curvature(backend.array(u)))
     np.testing.assert_allclose(directions, curvature if activation.is_joint else np.diag(curvature), atol=1e-10)
 

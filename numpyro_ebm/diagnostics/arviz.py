@@ -40,7 +40,7 @@ def to_arviz(
     >>> from numpyro_ebm.diagnostics import to_arviz
     >>> from numpyro_ebm.infer import run_chain
     >>> rbm = GaussianBernoulliRBM(jnp.array([[1.0], [-1.0]]))
-    >>> idata = to_arviz(posterior={"v": run_chain(rbm, jax.random.key(0), 50, num_chains=2)})
+    >>> idata = to_arviz(posterior={"v": run_chain(jax.random.key(0), rbm, 50, num_chains=2)})
     >>> idata["posterior"]["v"].shape
     (2, 50, 2)
     """

@@ -87,7 +87,9 @@ def _iterate(function: Function, points: torch.Tensor, num_steps: int, tolerance
     return ends
 
 
-def _search(function: Function, points: torch.Tensor, num_steps: int, tolerance: float) -> tuple[np.ndarray, ...]:
+def _search(
+    function: Function, points: torch.Tensor, num_steps: int, tolerance: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ends of Newton's method on the field, whether each is a fixed point, and the field's Jacobian there."""
     field = lambda points: function(points) - points
     points = _newton(field, points, num_steps)

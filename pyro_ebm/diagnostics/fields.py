@@ -127,8 +127,8 @@ def circulation(
     1.5708
     """
     function, value, _ = resolve(field, value)
-    vectors = np.stack(circle(to_numpy(plane), value.shape[-1], radius, num_nodes))
-    vectors = torch.as_tensor(vectors, dtype=value.dtype, device=value.device)
+    array = np.stack(circle(to_numpy(plane), value.shape[-1], radius, num_nodes))
+    vectors = torch.as_tensor(array, dtype=value.dtype, device=value.device)
     outward, along = vectors.reshape(2, num_nodes, *(1,) * (value.dim() - 1), value.shape[-1])
     flow = function(value + radius * outward)
     return 2 * math.pi * radius / num_nodes * (flow * along).sum((0, -1))
@@ -148,7 +148,8 @@ def as_function(field: object, name: str, methods: tuple[str, ...]) -> Function:
     """A function of batches: the first of ``methods`` that the class of ``field`` has, else ``field`` itself."""
     function = function_of(name, field, methods, is_distribution=isinstance(field, Distribution))
     if isinstance(field, Distribution):
-        check_continuous_vectors(name, type(field).__name__, field.event_shape, field.support.is_discrete)
+        is_discrete = field.support is not None and field.support.is_discrete
+        check_continuous_vectors(name, type(field).__name__, field.event_shape, is_discrete)
     return function
 
 
