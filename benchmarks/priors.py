@@ -108,9 +108,11 @@ def neural(key: jax.Array, images: jax.Array) -> EnergyPrior:
     chains = jax.random.normal(keys[4], (NUM_CHAINS, LATENT))
 
     def criterion(base: Any) -> PersistentContrastiveDivergence:
-        return PersistentContrastiveDivergence(base, numpyro.primitives.mutable("chains", {"value": chains}), num_steps=2)
+        return PersistentContrastiveDivergence(
+            base, numpyro.primitives.mutable("chains", {"value": chains}), num_steps=2
+        )
 
-    return EnergyPrior(energy, criterion)
+    return EnergyPrior(energy, criterion=criterion)
 
 
 PRIORS: dict[str, Any] = {

@@ -37,8 +37,10 @@ def make_vae(num_pixels: int, latent_size: int, num_components: int, name: str, 
     rngs = nnx.Rngs(seed)
     encoder = make_network((num_pixels, *WIDTHS, 2 * latent_size), rngs)
     decoder = make_network((latent_size, *WIDTHS[::-1], num_pixels), rngs)
-    prior = MixturePrior(num_components, latent_size, SPREAD, rng_key=rngs.params()) if num_components else "standard"
-    return VAE(encoder, decoder, latent_size, prior=prior, name=name)
+    if num_components:
+        prior = MixturePrior(num_components, latent_size, spread=SPREAD, rng_key=rngs.params())
+        return VAE(encoder, decoder, latent_size, prior=prior, name=name)
+    return VAE(encoder, decoder, latent_size, name=name)
 
 
 def make_network(sizes: tuple[int, int, int, int], rngs: nnx.Rngs) -> nnx.Sequential:

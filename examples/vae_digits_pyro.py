@@ -34,8 +34,10 @@ def make_vae(num_pixels: int, latent_size: int, num_components: int, name: str, 
     pyro.set_rng_seed(seed)
     encoder = make_network((num_pixels, *WIDTHS, 2 * latent_size))
     decoder = make_network((latent_size, *WIDTHS[::-1], num_pixels))
-    prior = MixturePrior(num_components, latent_size, SPREAD) if num_components else "standard"
-    return VAE(encoder, decoder, latent_size, prior=prior, name=name)
+    if num_components:
+        prior = MixturePrior(num_components, latent_size, spread=SPREAD)
+        return VAE(encoder, decoder, latent_size, prior=prior, name=name)
+    return VAE(encoder, decoder, latent_size, name=name)
 
 
 def make_network(sizes: tuple[int, int, int, int]) -> torch.nn.Sequential:
@@ -76,7 +78,7 @@ def train(
 
     def run_epoch(kl_weight: float) -> float:
         pixels = torch.bernoulli(levels[torch.randperm(size)])
-        losses = [svi.step(batch, size, kl_weight=kl_weight) for batch in pixels.split(BATCH_SIZE)]
+        losses = [svi.step(batch, size=size, kl_weight=kl_weight) for batch in pixels.split(BATCH_SIZE)]
         schedule.step()
         return sum(losses) / len(losses) / size
 

@@ -2,6 +2,7 @@
 
 from numpyro_ebm.variational.cvae import CVAE
 from numpyro_ebm.variational.decomposition import ELBODecomposition, active_units, elbo_decomposition
+from numpyro_ebm.variational.energy_prior import EnergyPrior
 from numpyro_ebm.variational.guide import AmortizedGuide
 from numpyro_ebm.variational.plots import plot_latent, plot_reconstructions, plot_traversal
 from numpyro_ebm.variational.posterior import (
@@ -11,7 +12,7 @@ from numpyro_ebm.variational.posterior import (
     inference_gap,
     refine_posterior,
 )
-from numpyro_ebm.variational.priors import EnergyPrior, MixturePrior, NormalPrior, VampPrior
+from numpyro_ebm.variational.priors import MixturePrior, NormalPrior, VampPrior
 from numpyro_ebm.variational.vae import VAE
 
 __all__ = [

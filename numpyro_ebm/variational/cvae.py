@@ -1,12 +1,14 @@
 """Conditional variational autoencoders as a model and a guide."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution
 
-from numpyro_ebm.variational.latent import LatentModel
+from _ppl_ebm.calls import shows_its_call
+from _ppl_ebm.plates import check_rows
+from numpyro_ebm.sampling.types import Key
+from numpyro_ebm.variational.latent import LatentModel, PriorLike, Weight
 from numpyro_ebm.variational.priors import NormalPrior, Prior, VampPrior
 
 
@@ -43,22 +45,23 @@ class CVAE(LatentModel):
     (5, 3, 1)
     """
 
-    def _resolve_prior(self, prior: Any) -> Prior:
+    def _resolve_prior(self, prior: PriorLike) -> Prior:
         if isinstance(prior, VampPrior):
             raise TypeError("prior: CVAE expected no VampPrior, whose pseudo-inputs have no condition")
         if callable(prior) and not isinstance(prior, (Prior, type)):
             return NormalPrior(self.latent_size, prior)
         return super()._resolve_prior("standard" if prior is None else prior)
 
+    @shows_its_call
     def model(
         self,
-        x: Any,
-        condition: Any,
+        x: ArrayLike | None,
+        condition: ArrayLike,
+        *,
         size: int | None = None,
         subsample_size: int | None = None,
-        *,
-        kl_weight: Any = None,
-    ) -> Any:
+        kl_weight: Weight | None = None,
+    ) -> jax.Array:
         """The generative model of x given c.
 
         :param x: data, shape ``(N, *event_shape)``; ``None`` draws them.
@@ -68,43 +71,43 @@ class CVAE(LatentModel):
         :param kl_weight: as in :meth:`VAE.model`.
         :return: the data of the plate.
         """
-        return self._model(x, jnp.asarray(condition), size, subsample_size, kl_weight)
+        return self._model(x, _conditions(condition), size, subsample_size, kl_weight)
 
+    @shows_its_call
     def guide(
         self,
-        x: Any,
-        condition: Any,
+        x: ArrayLike | None,
+        condition: ArrayLike,
+        *,
         size: int | None = None,
         subsample_size: int | None = None,
-        *,
-        kl_weight: Any = None,
-    ) -> Any:
+        kl_weight: Weight | None = None,
+    ) -> jax.Array:
         """The encoder as a guide, with the arguments of :meth:`model`."""
-        return self._guide(x, jnp.asarray(condition), size, subsample_size, kl_weight)
+        return self._guide(x, _conditions(condition), size, subsample_size, kl_weight)
 
-    def encode(self, x: Any, condition: Any) -> dist.Distribution:
+    def encode(self, x: ArrayLike, condition: ArrayLike) -> Distribution:
         """The distribution q(z | x, c), batch shape ``(N,)``.
 
         :param x: shape ``(N, *event_shape)``.
         :param condition: shape ``(N, *condition_shape)``.
         """
-        return self._encode(x, condition)
+        return self.latent_given_data(x, _conditions(condition))
 
-    def decode(self, z: Any, condition: Any) -> dist.Distribution:
+    def decode(self, z: ArrayLike, condition: ArrayLike) -> Distribution:
         """The distribution p(x | z, c), batch shape ``(..., N)``.
 
         :param z: shape ``(..., N, latent_size)``.
         :param condition: shape ``(N, *condition_shape)``.
         """
-        return self._decode(z, condition)
+        return self.data_given_latent(z, _conditions(condition))
 
-    def reconstruct(self, x: Any, condition: Any) -> jax.Array:
+    def reconstruct(self, x: ArrayLike, condition: ArrayLike) -> jax.Array:
         """The mean of p(x | z, c) at the mean of q(z | x, c), shape of ``x``."""
-        posterior: Any = self._encode(x, condition)
-        likelihood: Any = self._decode(posterior.mean, condition)
-        return likelihood.mean
+        return self.decode(self.encode(x, condition).mean, condition).mean
 
-    def sample(self, condition: Any, shape: tuple[int, ...] = (), *, rng_key: Any = None) -> jax.Array:
+    @shows_its_call
+    def sample(self, condition: ArrayLike, shape: tuple[int, ...] = (), *, rng_key: Key | None = None) -> jax.Array:
         """Data given c, from the prior through the decoder, with the likelihood's noise.
 
         :param condition: shape ``(N, *condition_shape)``.
@@ -112,12 +115,16 @@ class CVAE(LatentModel):
         :param rng_key: a JAX PRNG key; ``None`` draws one from the seeded model around it.
         :return: shape ``(*shape, N, *event_shape)``.
         """
-        return self._sample(shape, jnp.asarray(condition), rng_key)
+        return self._sample(shape, _conditions(condition), rng_key)
 
-    def log_prior(self, z: Any, condition: Any) -> jax.Array:
+    def log_prior(self, z: ArrayLike, condition: ArrayLike) -> jax.Array:
         """Log-density of p(z | c).
 
         :param z: shape ``(..., N, latent_size)``.
         :param condition: shape ``(N, *condition_shape)``.
         """
-        return self._prior(condition).log_prob(jnp.asarray(z))
+        return self.latent_prior(_conditions(condition)).log_prob(self.check_latent(z))
+
+
+def _conditions(condition: ArrayLike) -> jax.Array:
+    return check_rows("condition", jnp.asarray(condition))

@@ -1,39 +1,28 @@
 """What an ELBO is made of, and which latent dimensions are used; the plain ELBO, whatever weights the model has."""
 
+import functools
 import math
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
+from jax.typing import ArrayLike
 
-from _ppl_ebm.checks import check_between, check_positive_int
+from _ppl_ebm.autoencoders import ELBODecomposition, check_samples
+from _ppl_ebm.checks import check_between
 from numpyro_ebm.sampling.keys import require_key
-from numpyro_ebm.variational.normal import divergence, draw, loc_and_scale, log_density, normal_of
-from numpyro_ebm.variational.posterior import LogJoint, check_model, data_of
-from numpyro_ebm.variational.priors import NormalPrior
+from numpyro_ebm.sampling.types import Key
+from numpyro_ebm.variational.cvae import CVAE
+from numpyro_ebm.variational.latent import LatentModel
+from numpyro_ebm.variational.normal import draw, kl_divergence, loc_and_scale, log_density, normal_of
+from numpyro_ebm.variational.posterior import Data, LogJoint, Proposal, check_model, data_of
 from numpyro_ebm.variational.vae import VAE
 
 
-class ELBODecomposition(NamedTuple):
-    """Means over data, in nats; ``elbo = reconstruction - mutual_information - marginal_kl``.
-
-    :param elbo: evidence lower bound.
-    :param reconstruction: expected log-likelihood given latent variables from the encoder.
-    :param mutual_information: of the data's index and z under the encoder, between 0 and log N.
-    :param marginal_kl: KL divergence of the aggregated posterior from the prior.
-    """
-
-    elbo: jax.Array
-    reconstruction: jax.Array
-    mutual_information: jax.Array
-    marginal_kl: jax.Array
-
-
 def elbo_decomposition(
-    vae: VAE, data: Any, num_samples: int = 1, batch_size: int = 100, *, rng_key: Any = None
-) -> ELBODecomposition:
+    vae: VAE, data: ArrayLike, num_samples: int = 1, batch_size: int = 100, *, rng_key: Key | None = None
+) -> ELBODecomposition[jax.Array]:
     r"""Split the ELBO into three terms (Hoffman & Johnson 2016).
 
     .. math::
@@ -67,35 +56,38 @@ def elbo_decomposition(
     """
     if not isinstance(vae, VAE):
         raise TypeError(f"vae: elbo_decomposition expected a VAE, got {type(vae).__name__}")
-    check_positive_int("num_samples", num_samples)
-    check_positive_int("batch_size", batch_size)
+    check_samples(num_samples, batch_size)
     x, _ = data_of(vae, data)
     keys = jax.random.split(require_key("elbo_decomposition", rng_key))
 
     @jax.jit
-    def decomposed(x: jax.Array, key_prior: jax.Array, key_draws: jax.Array) -> ELBODecomposition:
-        joint = LogJoint(vae, key_prior)
+    def decomposed(x: jax.Array, key_prior: Key, key_draws: Key) -> ELBODecomposition[jax.Array]:
         everything = encode_all(vae, x, batch_size)
-
-        def terms(one: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-            x, (loc, scale), key = one
-            z = draw(key, num_samples, loc, scale)
-            log_posterior = log_density(z, loc, scale)
-            information = log_posterior - jax.vmap(lambda point: _log_aggregated(everything, point))(z)
-            if isinstance(vae.prior, NormalPrior):
-                kl = divergence(normal_of(loc, scale), vae._prior())
-            else:
-                kl = (log_posterior - joint.prior(z, None)).mean()
-            return joint.likelihood(x, z, None).mean(), kl, information.mean()
-
-        each = lax.map(terms, (x, everything, jax.random.split(key_draws, len(x))), batch_size=batch_size)
-        reconstruction, kl, information = (term.mean() for term in each)
+        terms = functools.partial(_terms, LogJoint(vae, key_prior), num_samples, everything)
+        each = (x, everything, jax.random.split(key_draws, len(x)))
+        reconstruction, kl, information = (
+            term.mean() for term in lax.map(lambda one: terms(*one), each, batch_size=batch_size)
+        )
         return ELBODecomposition(reconstruction - kl, reconstruction, information, kl - information)
 
     return decomposed(x, *keys)
 
 
-def active_units(vae: Any, data: Any, threshold: float = 0.01) -> jax.Array:
+def _terms(
+    joint: LogJoint, num_samples: int, everything: Proposal, x: jax.Array, posterior: Proposal, rng_key: Key
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Reconstruction, KL and mutual information of one datum, whose q(z | x) is ``posterior``."""
+    z = draw(rng_key, num_samples, *posterior)
+    log_posterior = log_density(z, *posterior)
+    information = log_posterior - jax.vmap(lambda point: _log_aggregated(everything, point))(z)
+    if joint.vae.prior.is_normal:
+        kl = kl_divergence(normal_of(*posterior), joint.vae.latent_prior())
+    else:
+        kl = (log_posterior - joint.prior(z, None)).mean()
+    return joint.likelihood(x, z, None).mean(), kl, information.mean()
+
+
+def active_units(vae: VAE | CVAE, data: Data, threshold: float = 0.01) -> jax.Array:
     """Which latent dimensions depend on the data (Burda, Grosse & Salakhutdinov 2016).
 
     A dimension is active if the variance over data (divisor N) of its posterior mean is above ``threshold``.
@@ -115,17 +107,16 @@ def active_units(vae: Any, data: Any, threshold: float = 0.01) -> jax.Array:
     """
     check_model("active_units", vae)
     check_between("threshold", threshold, 0, float("inf"))
-    posterior: Any = vae._encode(*data_of(vae, data))
-    return jnp.var(posterior.mean, axis=0) > threshold
+    return jnp.var(vae.latent_given_data(*data_of(vae, data)).mean, axis=0) > threshold
 
 
-def encode_all(vae: Any, x: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
+def encode_all(vae: LatentModel, x: jax.Array, batch_size: int) -> Proposal:
     """Locations and scales of q(z | x) of all data."""
-    loc, scale = lax.map(lambda one: loc_and_scale(vae._encode(one[None])), x, batch_size=batch_size)
+    loc, scale = lax.map(lambda one: loc_and_scale(vae.latent_given_data(one[None])), x, batch_size=batch_size)
     return loc[:, 0], scale[:, 0]
 
 
-def _log_aggregated(everything: tuple[jax.Array, jax.Array], z: jax.Array) -> jax.Array:
+def _log_aggregated(everything: Proposal, z: jax.Array) -> jax.Array:
     """Log-density of the aggregated posterior at one z."""
     each = jax.vmap(lambda loc, scale: normal_of(loc, scale).log_prob(z))(*everything)
     return logsumexp(each) - math.log(len(each))

@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from numpyro.distributions import biject_to, constraints
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution, biject_to, constraints
 
-from _ppl_ebm.checks import check_positive_int
-from numpyro_ebm.variational.latent import plan_plate
-from numpyro_ebm.variational.networks import check_network, register_network
-from numpyro_ebm.variational.normal import normal_from
+from _ppl_ebm.autoencoders import check_supports, event_shapes
+from _ppl_ebm.calls import shows_its_call
+from _ppl_ebm.plates import check_rows, plan_plate, rows_of
+from numpyro_ebm.variational.networks import Network, check_network, describe, register_network
+from numpyro_ebm.variational.normal import loc_and_scale, normal_from
 
 
 class AmortizedGuide:
@@ -37,38 +38,39 @@ class AmortizedGuide:
     :param plate: name of the model's plate over data.
     :param name: start of the names of parameter sites.
     :raises TypeError: for an ``encoder`` that is not callable or ``sites`` that are no mapping.
-    :raises ValueError: for no sites, shapes that are none, or supports of other sites.
+    :raises ValueError: for no sites, shapes that are none, or supports of other sites; on use, for an encoder's output
+        of the wrong shape.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro import handlers
     >>> from numpyro_ebm.variational import AmortizedGuide
-    >>> guide = AmortizedGuide(lambda x: jnp.stack([x, 0 * x]), {"z": 1})
+    >>> guide = AmortizedGuide(lambda x: jnp.tile(x, 2), {"z": 2, "u": ()})
     >>> with handlers.seed(rng_seed=0):
-    ...     print(guide(jnp.array([1.0, 2.0, 3.0]))["z"].shape)
-    (3, 1)
+    ...     {site: value.shape for site, value in guide(jnp.zeros((10, 3)), subsample_size=5).items()}
+    {'z': (5, 2), 'u': (5,)}
     """
 
+    @shows_its_call
     def __init__(
         self,
-        encoder: Any,
+        encoder: Network,
         sites: Mapping[str, int | tuple[int, ...]],
-        supports: Mapping[str, constraints.Constraint] | None = None,
         *,
+        supports: Mapping[str, constraints.Constraint] | None = None,
         plate: str = "data",
         name: str = "amortized",
     ) -> None:
-        self.encoder = check_network("encoder", encoder)
-        if not isinstance(sites, Mapping):
-            raise TypeError(f"sites: expected a mapping from names to event shapes, got {type(sites).__name__}")
-        if not sites:
-            raise ValueError("sites: expected at least one site, got none")
-        self.sites = {site: _check_shape(site, shape) for site, shape in sites.items()}
+        self.encoder, self.sites = check_network("encoder", encoder), event_shapes(sites)
         self.supports, self.plate, self.name = dict(supports or {}), plate, name
-        if not self.supports.keys() <= self.sites.keys():
-            raise ValueError(f"supports: expected some of the sites {list(self.sites)}, got {list(self.supports)}")
+        check_supports(self.supports, self.sites)
 
     def __call__(
-        self, x: Any, *others: Any, size: int | None = None, subsample_size: int | None = None, **named: Any
+        self,
+        x: ArrayLike,
+        *others: object,
+        size: int | None = None,
+        subsample_size: int | None = None,
+        **named: object,
     ) -> dict[str, jax.Array]:
         """Draw the sites.
 
@@ -79,37 +81,38 @@ class AmortizedGuide:
         :return: the value of each site by name.
         """
         del others, named
-        x = jnp.asarray(x)
-        if x.ndim == 0:
-            raise ValueError("x: AmortizedGuide expected data of shape (N, ...), got shape ()")
-        plan = plan_plate(x, None, size, subsample_size)
-        network = register_network(f"{self.name}.encoder", self.encoder)
+        data = check_rows("x", jnp.asarray(x))
+        plan = plan_plate(len(data), size, subsample_size)
         with numpyro.plate(self.plate, plan.size, plan.subsample_size) as index:
-            raw = jax.vmap(lambda one: network(one))(plan.select(x, index))
-            joint: Any = normal_from("encoder", raw, sum(map(math.prod, self.sites.values())))
-            return self._draw(joint.base_dist.loc, joint.base_dist.scale)
+            posteriors = self._posteriors(rows_of(data, index))
+            return {site: numpyro.sample(site, posterior) for site, posterior in posteriors.items()}
 
-    def _draw(self, loc: jax.Array, scale: jax.Array) -> dict[str, jax.Array]:
-        draws: dict[str, Any] = {}
-        start = 0
+    def __repr__(self) -> str:
+        options = f"supports={self.supports!r}, plate={self.plate!r}, name={self.name!r}"
+        return f"AmortizedGuide(encoder: {describe(self.encoder)}, sites={self.sites!r}, {options})"
+
+    def _parameters_of(self, x: jax.Array) -> list[dict[str, jax.Array]]:
+        """Locations and standard deviations of the sites, in unconstrained space."""
+        network = register_network(f"{self.name}.encoder", self.encoder)
+        raw = jax.vmap(lambda one: network(one))(x)
+        sizes = [math.prod(shape) for shape in self.sites.values()]
+        joint = normal_from("encoder", raw, sum(sizes))
+        starts = [sum(sizes[:index]) for index in range(1, len(sizes))]
+        return [
+            {
+                site: part.reshape(*part.shape[:-1], *shape)
+                for (site, shape), part in zip(self.sites.items(), jnp.split(whole, starts, -1), strict=True)
+            }
+            for whole in loc_and_scale(joint)
+        ]
+
+    def _posteriors(self, x: jax.Array) -> dict[str, Distribution]:
+        """The distribution of each site."""
+        loc, scale = self._parameters_of(x)
+        posteriors = {}
         for site, shape in self.sites.items():
-            stop = start + math.prod(shape)
-            loc_part, scale_part = (array[:, start:stop].reshape(-1, *shape) for array in (loc, scale))
-            draws[site] = numpyro.sample(site, self._posterior(site, loc_part, scale_part))
-            start = stop
-        return draws
-
-    def _posterior(self, site: str, loc: jax.Array, scale: jax.Array) -> dist.Distribution:
-        made: Any = dist.Normal(loc, scale)
-        if site in self.supports:
-            made = dist.TransformedDistribution(made, biject_to(self.supports[site]))
-        return made.to_event(len(self.sites[site]) - made.event_dim)
-
-
-def _check_shape(site: str, shape: Any) -> tuple[int, ...]:
-    shape = (shape,) if isinstance(shape, int) else shape
-    if not isinstance(shape, tuple):
-        raise ValueError(f"sites[{site!r}]: expected an event shape, got {shape!r}")
-    for size in shape:
-        check_positive_int(f"sites[{site!r}]", size)
-    return shape
+            made: Distribution = dist.Normal(loc[site], scale[site])
+            if site in self.supports:
+                made = dist.TransformedDistribution(made, biject_to(self.supports[site]))
+            posteriors[site] = made.to_event(len(shape) - made.event_dim)
+        return posteriors

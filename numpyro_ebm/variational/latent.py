@@ -17,237 +17,259 @@ and Monte Carlo elsewhere (the site ``"z"`` is scaled by ``kl_weight`` in model 
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, Literal, Self, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpyro
-import numpyro.distributions as dist
+from jax.typing import ArrayLike
 from numpyro import handlers
+from numpyro.distributions import Distribution
 from numpyro.util import not_jax_tracer
 
-from _ppl_ebm.checks import check_between, check_positive_int
+import _ppl_ebm.autoencoders as shared
+from _ppl_ebm.calls import show_constructor, shows_its_call
+from _ppl_ebm.checks import check_between, check_choice, check_positive_int
+from _ppl_ebm.likelihoods import check_made
+from _ppl_ebm.normals import COVARIANCES, Covariance
+from _ppl_ebm.plates import check_rows, count_rows, plan_plate, rows_of
 from numpyro_ebm.sampling.keys import require_key
-from numpyro_ebm.variational.likelihoods import resolve_likelihood
-from numpyro_ebm.variational.networks import StartFrom, check_network, learned_arrays, register_network
-from numpyro_ebm.variational.normal import check_covariance, divergence, divergence_by_dimension, normal_from
+from numpyro_ebm.sampling.types import Key, PyTree
+from numpyro_ebm.variational.likelihoods import Likelihood, resolve_likelihood
+from numpyro_ebm.variational.networks import (
+    Network,
+    Parameters,
+    StartFrom,
+    check_network,
+    describe,
+    learned_arrays,
+    register_network,
+)
+from numpyro_ebm.variational.normal import kl_divergence, kl_divergence_by_dimension, normal_from
 from numpyro_ebm.variational.priors import NormalPrior, Prior
 
-Network = Callable[..., Any]
-_Self = TypeVar("_Self", bound="LatentModel")
+#: What ``prior=`` accepts; a network and ``None`` in a :class:`CVAE` alone.
+PriorLike: TypeAlias = Prior | Literal["standard"] | Network | None
+#: What ``likelihood=`` accepts.
+LikelihoodLike: TypeAlias = Likelihood | str | float | Callable[[PyTree], Distribution]
+#: What ``kl_weight=`` accepts; it may be traced.
+Weight: TypeAlias = float | jax.Array
 
 
 class LatentModel:
     """The base of :class:`VAE` and :class:`CVAE`, whose parameters are explained there.
 
-    Private methods take a ``condition``, which is ``None`` for the plain one.
+    Measures and pictures use both through the methods that take a ``condition``, which is ``None`` for the plain one.
     """
 
+    #: Values that parameter sites start from, by name.
+    learned: Parameters
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        show_constructor(cls)
+
+    @shows_its_call
     def __init__(
         self,
         encoder: Network,
         decoder: Network,
         latent_size: int,
         *,
-        prior: Any = "standard",
-        likelihood: Any = "bernoulli",
-        covariance: str = "diagonal",
+        prior: PriorLike = "standard",
+        likelihood: LikelihoodLike = "bernoulli",
+        covariance: Covariance = "diagonal",
         kl_weight: float = 1.0,
         free_bits: float = 0.0,
         name: str | None = None,
     ) -> None:
+        owner = type(self).__name__
         self.encoder, self.decoder = check_network("encoder", encoder), check_network("decoder", decoder)
         check_positive_int("latent_size", latent_size)
-        name = type(self).__name__.lower() if name is None else name
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"name: expected a string that is not empty, got {name!r}")
-        self.latent_size, self.name = latent_size, name
-        self.covariance = check_covariance(covariance)
+        check_choice("covariance", owner, covariance, COVARIANCES)
+        self.name = shared.check_name(owner.lower() if name is None else name)
+        self.latent_size, self.covariance, self.learned = latent_size, covariance, {}
         self.likelihood = resolve_likelihood(likelihood)
-        self.prior = self._resolve_prior(prior).bound(name, self._encode, {})
+        self.prior = self._resolve_prior(prior).for_model(self)
         self.kl_weight, self.free_bits = _check_weight("kl_weight", kl_weight), _check_weight("free_bits", free_bits)
-        if free_bits > 0 and (covariance != "diagonal" or not isinstance(self.prior, NormalPrior)):
-            raise ValueError(
-                f"free_bits: expected 0 with {covariance} covariance and a {type(self.prior).__name__}, whose KL does "
-                f'not split into latent dimensions, got {free_bits!r}; use covariance="diagonal" with a normal prior, '
-                "or kl_weight"
-            )
-        self._parameters: Mapping[str, Any] = {}
+        splits = covariance == "diagonal" and self.prior.is_normal
+        shared.check_free_bits(free_bits, covariance, type(self.prior).__name__, splits)
 
-    def _resolve_prior(self, prior: Any) -> Prior:
+    def _resolve_prior(self, prior: PriorLike) -> Prior:
         if isinstance(prior, str) and prior == "standard":
             return NormalPrior(self.latent_size)
         if not isinstance(prior, Prior):
-            raise TypeError(
-                f'prior: {type(self).__name__} expected "standard" or a prior such as MixturePrior, got {prior!r}'
-            )
-        if prior.latent_size not in (None, self.latent_size):
-            raise ValueError(f"prior: expected one over {self.latent_size} variables, got {prior.latent_size}")
+            raise shared.not_a_prior(type(self).__name__, prior)
+        if prior.latent_size is not None:
+            shared.check_prior_size(prior.latent_size, self.latent_size)
         return prior
 
-    def with_parameters(self: _Self, parameters: Mapping[str, Any]) -> _Self:
+    def with_parameters(self, parameters: Parameters) -> Self:
         """A copy that starts from learned parameters, to encode, decode, sample or train on with.
 
         :param parameters: from names of parameter sites to values, as ``SVI.run(...).params`` or ``SVI.get_params``;
             sites that belong to other parts of a model are allowed.
         :raises ValueError: if those of the networks are missing; on use, if their shapes do not fit.
         """
-        copied = copy.copy(self)
-        copied._parameters = {**self._parameters, **parameters}
         networks = {"encoder": self.encoder, "decoder": self.decoder}
         expected = [f"{self.name}.{part}" for part, network in networks.items() if learned_arrays(network)]
-        if not copied._parameters.keys() >= set(expected):
-            raise ValueError(f"parameters: expected at least {expected}, got {sorted(copied._parameters)}")
-        copied.prior = self.prior.bound(self.name, copied._encode, copied._parameters)
+        copied = copy.copy(self)
+        copied.learned = {**self.learned, **parameters}
+        if not copied.learned.keys() >= set(expected):
+            raise ValueError(f"parameters: expected at least {expected}, got {sorted(copied.learned)}")
+        copied.prior = self.prior.for_model(copied)
         return copied
+
+    def __repr__(self) -> str:
+        networks = f"encoder: {describe(self.encoder)}, decoder: {describe(self.decoder)}"
+        parts = f"prior={self.prior!r}, likelihood={self.likelihood!r}, covariance={self.covariance!r}"
+        weights = f"kl_weight={self.kl_weight}, free_bits={self.free_bits}, name={self.name!r}"
+        return f"{type(self).__name__}({networks}, latent_size={self.latent_size}, {parts}, {weights})"
 
     # ------------------------------------------------------------------ distributions
 
-    def _encode(self, x: Any, condition: Any = None) -> dist.Distribution:
-        with StartFrom(self._parameters):
-            network = register_network(f"{self.name}.encoder", self.encoder)
-            inputs = [jnp.asarray(array) for array in (x, condition) if array is not None]
-            raw = jax.vmap(lambda *one: network(*one))(*inputs)
-            if getattr(raw, "ndim", None) != 2:
-                raise ValueError(f"encoder: expected one vector for each datum, got shape {jnp.shape(raw)[1:]}")
-            return normal_from("encoder", raw, self.latent_size, self.covariance)
+    def latent_given_data(self, x: ArrayLike, condition: ArrayLike | None = None) -> Distribution:
+        """q(z | x), or q(z | x, c), batch shape ``(N,)``.
 
-    def _decode(self, z: Any, condition: Any = None) -> dist.Distribution:
-        """p(x | z) of latent values of shape ``(..., latent_size)``, or ``(..., N, latent_size)`` and N conditions."""
-        z = jnp.asarray(z)
-        if z.ndim == 0 or z.shape[-1] != self.latent_size:
-            raise ValueError(f"z: expected shape (..., {self.latent_size}), got {z.shape}")
+        :param x: shape ``(N, *event_shape)``.
+        :param condition: shape ``(N, *condition_shape)``.
+        """
+        inputs = [jnp.asarray(array) for array in (x, condition) if array is not None]
+        with StartFrom(self.learned):
+            network = register_network(f"{self.name}.encoder", self.encoder)
+            raw = jax.vmap(lambda *one: network(*one))(*inputs)
+        if isinstance(raw, jax.Array) and raw.ndim != 2:
+            raise ValueError(f"encoder: expected one vector for each datum, got shape {raw.shape[1:]}")
+        return normal_from("encoder", raw, self.latent_size, self.covariance)
+
+    def data_given_latent(self, z: ArrayLike, condition: ArrayLike | None = None) -> Distribution:
+        """p(x | z), or p(x | z, c), batch shape ``(...)``.
+
+        :param z: shape ``(..., latent_size)``, with N conditions ``(..., N, latent_size)``.
+        :param condition: shape ``(N, *condition_shape)``.
+        """
+        z = self.check_latent(z)
         lead = z.shape[:-1]
         inputs = [z] if condition is None else [z, _aligned(jnp.asarray(condition), lead)]
         rows = [array.reshape(math.prod(lead), *array.shape[len(lead) :]) for array in inputs]
-        with StartFrom(self._parameters):
+        with StartFrom(self.learned):
             network = register_network(f"{self.name}.decoder", self.decoder)
             raw = jax.vmap(lambda *one: network(*one))(*rows)
             raw = jax.tree.map(lambda array: array.reshape(*lead, *array.shape[1:]), raw)
-            return self.likelihood.distribution(raw, len(lead), self.name)
+            made = self.likelihood.distribution(raw, self.name)
+        check_made(made.batch_shape, lead)
+        return made.to_event(len(made.batch_shape) - len(lead))
 
-    def _prior(self, condition: Any = None, *, site: bool = False) -> dist.Distribution:
-        made = self.prior.site(condition) if site else self.prior.distribution(condition)
-        if made.event_shape != (self.latent_size,):
-            raise ValueError(f"prior: expected event shape ({self.latent_size},), got {made.event_shape}")
-        return made
+    def latent_prior(self, condition: ArrayLike | None = None) -> Distribution:
+        """p(z), or p(z | c), batch shape ``()`` or ``(N,)``.
 
-    def _sample(self, shape: tuple[int, ...], condition: Any, rng_key: Any) -> jax.Array:
+        :param condition: shape ``(N, *condition_shape)``.
+        """
+        return self._check_prior(self.prior.distribution(condition))
+
+    def check_latent(self, z: ArrayLike) -> jax.Array:
+        """Latent variables as an array, refused unless there are ``latent_size`` of them."""
+        array = jnp.asarray(z)
+        shared.check_latent(array.shape, self.latent_size)
+        return array
+
+    def check_data(self, x: ArrayLike) -> jax.Array:
+        """Data as an array, refused if they have no rows, or no density under the likelihood."""
+        array = check_rows("x", jnp.asarray(x))
+        self.likelihood.check(array)
+        return array
+
+    def _check_prior(self, prior: Distribution) -> Distribution:
+        shared.check_prior(prior.event_shape, self.latent_size)
+        return prior
+
+    def _sample(self, shape: tuple[int, ...], condition: jax.Array | None, rng_key: Key | None) -> jax.Array:
         keys = jax.random.split(require_key(f"{type(self).__name__}.sample", rng_key), 3)
         with handlers.seed(rng_seed=keys[0]):
-            prior = self._prior(condition)
+            prior = self.latent_prior(condition)
         if condition is not None:
             prior = prior.expand((len(condition),))
         z = prior.sample(keys[1], tuple(shape))
-        return self._decode(z, condition).sample(keys[2])
+        return self.data_given_latent(z, condition).sample(keys[2])
 
     # ------------------------------------------------------------------ model and guide
 
-    def _model(self, x: Any, condition: Any, size: Any, subsample_size: Any, kl_weight: Any) -> Any:
-        x = None if x is None else self._check_data(x)
-        plate = plan_plate(x, condition, size, subsample_size)
-        with numpyro.plate("data", plate.size, plate.subsample_size) as index:
-            x, condition = plate.select(x, index), plate.select(condition, index)
+    def _model(
+        self,
+        x: ArrayLike | None,
+        condition: jax.Array | None,
+        size: int | None,
+        subsample_size: int | None,
+        kl_weight: Weight | None,
+    ) -> jax.Array:
+        data = None if x is None else self.check_data(x)
+        plan = plan_plate(count_rows(data, condition), size, subsample_size)
+        with numpyro.plate("data", plan.size, plan.subsample_size) as index:
+            data, condition = _rows(data, index), _rows(condition, index)
             with self._weighted(self._weight(kl_weight)):
-                z = numpyro.sample("z", self._prior(condition, site=True))
-            return numpyro.sample("x", self._decode(z, condition), obs=x)
+                z = numpyro.sample("z", self._check_prior(self.prior.site(condition)))
+            likelihood = self.data_given_latent(z, condition)
+            if data is not None:
+                shared.check_data_shape(data.shape, likelihood.event_shape)
+            return numpyro.sample("x", likelihood, obs=data)
 
-    def _guide(self, x: Any, condition: Any, size: Any, subsample_size: Any, kl_weight: Any) -> Any:
+    def _guide(
+        self,
+        x: ArrayLike | None,
+        condition: jax.Array | None,
+        size: int | None,
+        subsample_size: int | None,
+        kl_weight: Weight | None,
+    ) -> jax.Array:
         if x is None:
-            raise ValueError("x: the guide expected data to encode, got None")
-        x = self._check_data(x)
-        plate = plan_plate(x, condition, size, subsample_size)
-        weight = self._weight(kl_weight)
-        with numpyro.plate("data", plate.size, plate.subsample_size) as index:
-            x, condition = plate.select(x, index), plate.select(condition, index)
-            posterior = self._encode(x, condition)
+            raise shared.nothing_to_encode()
+        data, weight = self.check_data(x), self._weight(kl_weight)
+        plan = plan_plate(count_rows(data, condition), size, subsample_size)
+        with numpyro.plate("data", plan.size, plan.subsample_size) as index:
+            condition = _rows(condition, index)
+            posterior = self.latent_given_data(rows_of(data, index), condition)
             with self._weighted(weight):
                 z = numpyro.sample("z", posterior)
-            if self._is_modified(weight) and isinstance(self.prior, NormalPrior):
-                prior = self._prior(condition)
+            if self._is_modified(weight) and self.prior.is_normal:
+                prior = self.latent_prior(condition)
                 drawn = prior.log_prob(z) - posterior.log_prob(z)
                 numpyro.factor(f"{self.name}.kl", drawn + weight * self._penalty(posterior, prior))
         return z
 
-    def _check_data(self, x: Any) -> jax.Array:
-        x = jnp.asarray(x)
-        if x.ndim == 0 or len(x) == 0:
-            raise ValueError(f"x: expected data of shape (N, ...), got {x.shape}")
-        self.likelihood.check(x)
-        return x
-
-    def _weight(self, kl_weight: Any) -> Any:
+    def _weight(self, kl_weight: Weight | None) -> Weight:
         return self.kl_weight if kl_weight is None else _check_weight("kl_weight", kl_weight)
 
-    def _is_modified(self, weight: Any) -> bool:
-        return self.free_bits > 0 or not not_jax_tracer(weight) or weight != 1
+    def _is_modified(self, weight: Weight) -> bool:
+        return bool(self.free_bits > 0 or not not_jax_tracer(weight) or weight != 1)
 
-    def _weighted(self, weight: Any) -> Any:
+    def _weighted(self, weight: Weight) -> contextlib.AbstractContextManager[object]:
         """Handler of the site ``z`` where the weighted KL is a Monte Carlo estimate."""
-        if isinstance(self.prior, NormalPrior) or not self._is_modified(weight):
+        if self.prior.is_normal or not self._is_modified(weight):
             return contextlib.nullcontext()
         if not_jax_tracer(weight) and weight == 0:
             return handlers.mask(mask=False)
         return handlers.scale(scale=weight)
 
-    def _penalty(self, posterior: Any, prior: Any) -> jax.Array:
+    def _penalty(self, posterior: Distribution, prior: Distribution) -> jax.Array:
         """The KL of each datum in closed form, or with free bits that of the minibatch, which its data share."""
         if self.free_bits == 0:
-            return divergence(posterior, prior)
-        each = divergence_by_dimension(posterior, prior).mean(0, keepdims=True)
+            return kl_divergence(posterior, prior)
+        each = kl_divergence_by_dimension(posterior, prior).mean(0, keepdims=True)
         return jnp.maximum(self.free_bits, each).sum(-1)
 
 
-class PlatePlan(NamedTuple):
-    """Sizes of a plate over data, and whether its indices select rows of them."""
-
-    size: int
-    subsample_size: int
-    selects: bool
-
-    def select(self, array: Any, index: Any) -> Any:
-        """The rows of the plate."""
-        return array[index] if self.selects and array is not None else array
-
-
-def plan_plate(x: Any, condition: Any, size: Any, subsample_size: Any) -> PlatePlan:
-    """The plate of all rows, of a random subsample of them, or of a minibatch that stands for ``size`` data."""
-    counts = [len(array) for array in (x, condition) if array is not None]
-    if len(set(counts)) > 1:
-        raise ValueError(f"condition: expected one row for each of the {counts[0]} data, got {counts[1]}")
-    for name, value in (("size", size), ("subsample_size", subsample_size)):
-        if value is not None:
-            check_positive_int(name, value)
-    if not counts and size is None:
-        raise ValueError("size: expected the number of data to draw where x is None, got None")
-    size = counts[0] if size is None else size
-    count = counts[0] if counts else size
-    if count > size:
-        raise ValueError(f"size: expected at least the number of rows, {count}, got {size}")
-    if count < size:  # a minibatch already
-        if subsample_size not in (None, count):
-            raise ValueError(
-                f"subsample_size: expected None, because x holds {count} of {size} data and so is a minibatch already, "
-                f"got {subsample_size}"
-            )
-        return PlatePlan(size, count, False)
-    if subsample_size is not None and subsample_size > size:
-        raise ValueError(f"subsample_size: expected at most the {size} data given, got {subsample_size}")
-    return PlatePlan(size, size if subsample_size is None else subsample_size, subsample_size not in (None, size))
+def _rows(array: jax.Array | None, index: jax.Array) -> jax.Array | None:
+    return None if array is None else rows_of(array, index)
 
 
 def _aligned(condition: jax.Array, lead: tuple[int, ...]) -> jax.Array:
     """One condition for each z of batch shape ``lead``."""
-    if condition.ndim == 0 or lead[-1:] != condition.shape[:1]:
-        raise ValueError(
-            f"condition: expected shape (N, ...) for z of batch shape {lead}, whose last entry is N, got "
-            f"{condition.shape}"
-        )
+    shared.check_aligned(condition.shape, lead)
     return jnp.broadcast_to(condition, (*lead, *condition.shape[1:]))
 
 
-def _check_weight(name: str, value: Any) -> Any:
+def _check_weight(name: str, value: Weight) -> Weight:
     if isinstance(value, jax.Array) and value.ndim == 0:
         if not not_jax_tracer(value):
             return value

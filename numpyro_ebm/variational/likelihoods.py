@@ -1,85 +1,95 @@
-"""Likelihoods of autoencoders: from a decoder's raw outputs to a host distribution over data.
+"""Distributions of data given what a decoder returns: binary, in the unit interval, real, or any of the host's.
 
-Each has ``distribution(raw, num_batch, name)``, where ``raw`` is the decoder's output, an array of shape ``batch
-dimensions + (...)`` or several, ``num_batch`` the number of its batch dimensions, and ``name`` the prefix of parameter
-sites; and ``check(x)``, which refuses data (not traced) that have no density under it. ``VAE`` makes them of short
-names, numbers and functions.
+A likelihood makes a host distribution of the decoder's raw output, with one value for each datum, and checks data
+before they are observed under it. ``VAE`` makes likelihoods of names, numbers and functions, and takes any of its own.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from numpyro.distributions import constraints
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution, constraints
 from numpyro.util import not_jax_tracer
 
+import _ppl_ebm.likelihoods as shared
 from _ppl_ebm.checks import check_positive
+from numpyro_ebm.sampling.types import Key, PyTree
 
 
-class Bernoulli:
-    """Independent binary data in {0, 1}; the decoder gives logits.
+class Likelihood:
+    """The base: from a decoder's raw output to a host distribution, and a check of data."""
+
+    def distribution(self, raw: PyTree, name: str) -> Distribution:
+        """The distribution of data; dimensions of a datum may still count as batch dimensions.
+
+        :param raw: what the decoder returned, one array or several.
+        :param name: start of the names of parameter sites.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define distribution(raw, name)")
+
+    def check(self, value: jax.Array) -> None:
+        """Raise ``ValueError`` for data (not traced) that cannot come from this likelihood."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Bernoulli(Likelihood):
+    """Binary data; the decoder returns logits.
 
     >>> import jax.numpy as jnp
     >>> from numpyro_ebm.variational.likelihoods import Bernoulli
-    >>> print(Bernoulli().distribution(jnp.zeros((3, 2)), 1, "vae").log_prob(jnp.ones((3, 2))).round(4))
-    [-1.3863 -1.3863 -1.3863]
+    >>> print(Bernoulli().distribution(jnp.zeros(2), "vae").log_prob(jnp.array([0.0, 1.0])).round(4))
+    [-0.6931 -0.6931]
     """
 
-    def distribution(self, raw: Any, num_batch: int, name: str) -> dist.Distribution:
-        """Bernoulli units over the dimensions after the first ``num_batch``."""
+    def distribution(self, raw: PyTree, name: str) -> Distribution:
         del name
-        return _as_event(dist.Bernoulli(logits=_array(raw)), num_batch)
+        return dist.Bernoulli(logits=_array(raw))
 
-    def check(self, x: Any) -> None:
-        """Refuse values other than 0 and 1."""
-        if _fails(x, lambda a: (a == 0) | (a == 1)):
-            raise ValueError(
-                f'x: likelihood="bernoulli" expected zeros and ones, got values {_range(x)}; grey values have no '
-                "density under it: binarise them (x > 0.5, or draws with probability x), or use "
-                'likelihood="continuous_bernoulli"'
-            )
+    def check(self, value: jax.Array) -> None:
+        if _fails(value, lambda array: (array == 0) | (array == 1)):
+            raise shared.not_binary(*_range(value))
 
 
-class ContinuousBernoulli:
-    """Independent data in [0, 1] under :class:`ContinuousBernoulliDistribution`; the decoder gives logits.
+class ContinuousBernoulli(Likelihood):
+    """Data in the unit interval, with the normaliser that makes it a density (Loaiza-Ganem & Cunningham 2019).
+
+    The decoder returns logits.
 
     >>> import jax.numpy as jnp
     >>> from numpyro_ebm.variational.likelihoods import ContinuousBernoulli
-    >>> print(ContinuousBernoulli().distribution(jnp.zeros((3, 2)), 1, "vae").log_prob(jnp.ones((3, 2))))
-    [0. 0. 0.]
+    >>> print(f"{ContinuousBernoulli().distribution(jnp.array(2.0), 'vae').log_prob(0.5):.4f}")
+    -0.1614
     """
 
-    def distribution(self, raw: Any, num_batch: int, name: str) -> dist.Distribution:
-        """Units over the dimensions after the first ``num_batch``."""
+    def distribution(self, raw: PyTree, name: str) -> Distribution:
         del name
-        return _as_event(ContinuousBernoulliDistribution(_array(raw)), num_batch)
+        return ContinuousBernoulliDistribution(_array(raw))
 
-    def check(self, x: Any) -> None:
-        """Refuse values outside [0, 1]."""
-        if _fails(x, lambda a: (a >= 0) & (a <= 1)):
-            raise ValueError(
-                f'x: likelihood="continuous_bernoulli" expected values from 0 to 1, got values {_range(x)}; rescale '
-                'them, or use likelihood="normal"'
-            )
+    def check(self, value: jax.Array) -> None:
+        if _fails(value, lambda array: (array >= 0) & (array <= 1)):
+            raise shared.outside_unit_interval(*_range(value))
 
 
-class Normal:
-    """Independent normal data with a fixed or a learned standard deviation.
+class Normal(Likelihood):
+    """Real data with independent normal noise of a fixed or learned standard deviation, in units of the data.
 
     :param scale: the standard deviation of all entries, a positive number; ``None``: it is learned. Then the decoder
         returns either a pair, locations and log standard deviations, or the locations alone, beside which one standard
-        deviation for all is learned: the parameter site ``<name>.scale``, starting at 1.
+        deviation for all is learned, the parameter site ``<name>.scale``, starting at 1.
     :raises TypeError: for a ``scale`` that is no number.
     :raises ValueError: for one out of range; on use, for a pair of different shapes.
 
     >>> import jax.numpy as jnp
     >>> from numpyro_ebm.variational.likelihoods import Normal
-    >>> print(Normal(0.5).distribution(jnp.zeros((3, 2)), 1, "vae").log_prob(jnp.zeros((3, 2))).round(4))
-    [-0.4516 -0.4516 -0.4516]
+    >>> fixed, learned = Normal(0.5), Normal()
+    >>> print(fixed.distribution(jnp.zeros(2), "vae").variance, learned.distribution((0.0, 0.0), "vae").variance)
+    [0.25 0.25] 1.0
     """
 
     def __init__(self, scale: float | None = None) -> None:
@@ -87,109 +97,79 @@ class Normal:
             check_positive("scale", scale)
         self.scale = scale
 
-    def distribution(self, raw: Any, num_batch: int, name: str) -> dist.Distribution:
-        """Normal units over the dimensions after the first ``num_batch``."""
+    def distribution(self, raw: PyTree, name: str) -> Distribution:
         if self.scale is None and isinstance(raw, (tuple, list)):
-            loc, log_scale = _pair(raw)
-            return _as_event(dist.Normal(loc, jnp.exp(log_scale)), num_batch)
-        raw, scale = _array(raw), self.scale
+            shared.check_pair([jnp.shape(part) for part in raw])
+            return dist.Normal(raw[0], jnp.exp(raw[1]))
+        loc, scale = _array(raw), self.scale
         if scale is None:
-            start: Any = jnp.ones((), raw.dtype)
-            scale = numpyro.param(f"{name}.scale", start, constraint=constraints.positive)  # type: ignore[assignment]
-        return _as_event(dist.Normal(raw, jnp.broadcast_to(jnp.asarray(scale, raw.dtype), raw.shape)), num_batch)
+            scale = numpyro.param(f"{name}.scale", jnp.ones((), loc.dtype), constraint=constraints.positive)
+        return dist.Normal(loc, jnp.broadcast_to(jnp.asarray(scale, loc.dtype), loc.shape))
 
-    def check(self, x: Any) -> None:
-        """Refuse values that are not finite."""
-        if _fails(x, np.isfinite):
-            raise ValueError("x: a normal likelihood expected finite values, got NaN or infinite ones")
+    def check(self, value: jax.Array) -> None:
+        if _fails(value, np.isfinite):
+            raise shared.not_finite()
+
+    def __repr__(self) -> str:
+        return f"Normal({'' if self.scale is None else self.scale})"
 
 
-class Custom:
-    """Any host distribution, made by a function.
+class Custom(Likelihood):
+    """Any host distribution.
 
-    :param function: maps the decoder's outputs, with all their batch dimensions, to a distribution.
+    :param function: maps the decoder's raw output, with all its batch dimensions, to it.
 
     >>> import jax.numpy as jnp
     >>> import numpyro.distributions as dist
     >>> from numpyro_ebm.variational.likelihoods import Custom
-    >>> Custom(lambda raw: dist.Poisson(jnp.exp(raw))).distribution(jnp.zeros((3, 2)), 1, "vae").event_shape
-    (2,)
+    >>> print(Custom(lambda raw: dist.Poisson(jnp.exp(raw))).distribution(jnp.zeros(2), "vae").mean)
+    [1. 1.]
     """
 
-    def __init__(self, function: Callable[[jax.Array], dist.Distribution]) -> None:
+    def __init__(self, function: Callable[[PyTree], Distribution]) -> None:
         self.function = function
 
-    def distribution(self, raw: Any, num_batch: int, name: str) -> dist.Distribution:
-        """The function's distribution, its dimensions after the first ``num_batch`` made event dimensions."""
+    def distribution(self, raw: PyTree, name: str) -> Distribution:
         del name
         made = self.function(raw)
-        if not isinstance(made, dist.Distribution):
-            raise TypeError(f"likelihood: expected a function that returns a distribution, got {type(made).__name__}")
-        lead = jax.tree.leaves(raw)[0].shape[:num_batch]
-        if made.batch_shape[:num_batch] != lead:
-            raise ValueError(
-                f"likelihood: expected a distribution with the leading batch shape {lead}, got {made.batch_shape}"
-            )
-        return _as_event(made, num_batch)
+        if not isinstance(made, Distribution):
+            raise TypeError(f"likelihood: expected a function to a NumPyro distribution, got {made!r} from it")
+        return made
 
-    def check(self, x: Any) -> None:
-        """The distribution itself validates its values."""
+    def __repr__(self) -> str:
+        return f"Custom({self.function!r})"
 
 
-Likelihood = Bernoulli | ContinuousBernoulli | Normal | Custom
-_NAMES: dict[str, Callable[[], Likelihood]] = {
+_NAMED: dict[str, Callable[[], Likelihood]] = {
     "bernoulli": Bernoulli,
     "continuous_bernoulli": ContinuousBernoulli,
     "normal": Normal,
 }
 
 
-def resolve_likelihood(likelihood: Any) -> Likelihood:
-    """The likelihood that a name, a positive number or a function stands for."""
-    if isinstance(likelihood, str):
-        if likelihood not in _NAMES:
-            raise ValueError(f"likelihood: expected one of {', '.join(map(repr, _NAMES))}, got {likelihood!r}")
-        return _NAMES[likelihood]()
-    if callable(likelihood) and not isinstance(likelihood, type):
-        return Custom(likelihood)
-    if isinstance(likelihood, bool) or not isinstance(likelihood, (int, float)):
-        raise TypeError(
-            "likelihood: expected a name, a positive number (a standard deviation) or a function from the decoder's "
-            f"outputs to a distribution, got {likelihood!r}"
-        )
-    check_positive("likelihood", likelihood)
-    return Normal(float(likelihood))
+def resolve_likelihood(likelihood: Likelihood | str | float | Callable[[PyTree], Distribution]) -> Likelihood:
+    """A likelihood itself, or what a name, a positive number or a function stands for."""
+    if isinstance(likelihood, Likelihood):
+        return likelihood
+    return shared.resolve_likelihood(likelihood, _NAMED, Custom, Normal)
 
 
-def _fails(x: Any, holds: Callable[[np.ndarray], Any]) -> bool:
-    """Whether any value of an array, unless it is traced, fails a test."""
-    return bool(not_jax_tracer(x)) and not bool(np.all(holds(np.asarray(x))))
-
-
-def _range(x: Any) -> str:
-    return f"from {float(np.min(x)):g} to {float(np.max(x)):g}"
-
-
-def _as_event(distribution: dist.Distribution, num_batch: int) -> dist.Distribution:
-    return distribution.to_event(len(distribution.batch_shape) - num_batch)
-
-
-def _pair(raw: Any) -> tuple[jax.Array, jax.Array]:
-    if len(raw) != 2 or jnp.shape(raw[0]) != jnp.shape(raw[1]):
-        raise ValueError(
-            "decoder: a normal likelihood expected locations and log standard deviations of one shape, got shapes "
-            f"{[jnp.shape(part) for part in raw]}"
-        )
-    return raw[0], raw[1]
-
-
-def _array(raw: Any) -> jax.Array:
+def _array(raw: PyTree) -> jax.Array:
     if not isinstance(raw, jax.Array):
         raise TypeError(f"decoder: this likelihood expected one array of raw parameters, got {type(raw).__name__}")
     return raw
 
 
-class ContinuousBernoulliDistribution(dist.Distribution):
+def _fails(value: jax.Array, holds: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """Whether any entry of an array, unless it is traced, fails a test."""
+    return bool(not_jax_tracer(value)) and not bool(np.all(holds(np.asarray(value))))
+
+
+def _range(value: jax.Array) -> tuple[float, float]:
+    return float(np.min(value)), float(np.max(value))
+
+
+class ContinuousBernoulliDistribution(Distribution):
     r"""The density on [0, 1] proportional to :math:`e^{\eta x}` (Loaiza-Ganem & Cunningham 2019).
 
     .. math::
@@ -210,17 +190,17 @@ class ContinuousBernoulliDistribution(dist.Distribution):
     support = constraints.unit_interval
     reparametrized_params = ["logits"]
 
-    def __init__(self, logits: Any, *, validate_args: bool | None = None) -> None:
+    def __init__(self, logits: ArrayLike, *, validate_args: bool | None = None) -> None:
         self.logits = jnp.asarray(logits)
         super().__init__(jnp.shape(self.logits), (), validate_args=validate_args)
 
-    def log_prob(self, value: Any, intermediates: list[Any] | None = None) -> jax.Array:
+    def log_prob(self, value: ArrayLike, intermediates: PyTree = None) -> jax.Array:
         """Log-density, shape ``broadcast(value, batch_shape)``."""
         del intermediates
         # log((e^eta - 1) / eta) = eta / 2 + log(sinh(y) / y) with y = eta / 2
         return self.logits * (value - 0.5) - _log_sinhc(0.5 * self.logits)
 
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draws by the inverse of the distribution function, shape ``sample_shape + batch_shape``."""
         uniform = jax.random.uniform(key, sample_shape + self.batch_shape, self.logits.dtype)
         logits = jnp.broadcast_to(self.logits, uniform.shape)

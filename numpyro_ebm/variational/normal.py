@@ -1,40 +1,37 @@
 """Normal distributions as networks give them, and their KL divergences in closed form."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from numpyro.distributions import Distribution
 
-COVARIANCES = ("diagonal", "full")
+from _ppl_ebm.normals import Covariance, check_output, output_size
+from numpyro_ebm.sampling.types import Key, PyTree
 
-
-def check_covariance(covariance: Any) -> str:
-    """The name itself, refused unless it is known."""
-    if covariance not in COVARIANCES:
-        raise ValueError(f'covariance: expected "diagonal" or "full", got {covariance!r}')
-    return str(covariance)
+__all__ = ["draw", "kl_divergence", "kl_divergence_by_dimension", "loc_and_scale", "log_density", "normal_from"]
+__all__ += ["normal_of", "output_size"]
 
 
-def output_size(size: int, covariance: str = "diagonal") -> int:
-    """Outputs of a network that describes a normal distribution over ``size`` variables."""
-    return 2 * size if covariance == "diagonal" else size + size * (size + 1) // 2
-
-
-def normal_from(name: str, output: jax.Array, size: int, covariance: str = "diagonal") -> dist.Distribution:
-    """The normal distribution that a network's outputs describe.
+def normal_from(name: str, output: PyTree, size: int, covariance: Covariance = "diagonal") -> Distribution:
+    """The normal distribution whose parameters a network returned.
 
     :param name: the network's name in messages.
-    :param output: shape ``(..., output_size(size, covariance))``: the location, then the log standard deviations, or,
-        row by row, the lower-triangular factor of the covariance, with logarithms on its diagonal.
-    :return: event shape ``(size,)``.
+    :param output: shape ``(..., output_size(size, covariance))``, as :func:`output_size` describes it.
+    :param size: dimensions.
+    :param covariance: ``"diagonal"`` or ``"full"``.
+    :return: batch shape ``(...)``, event shape ``(size,)``.
+    :raises TypeError: if the output is no array.
+    :raises ValueError: for an output of another size.
+
+    >>> import jax.numpy as jnp
+    >>> from numpyro_ebm.variational.normal import normal_from
+    >>> print(normal_from("encoder", jnp.array([1.0, 2.0, 0.0, 0.5, 0.0]), 2, "full").covariance_matrix)
+    [[1.   0.5 ]
+     [0.5  1.25]]
     """
-    expected = output_size(size, covariance)
-    if output.ndim == 0 or output.shape[-1] != expected:
-        raise ValueError(
-            f"{name}: expected {expected} outputs (a {covariance} normal distribution over {size} latent variables), "
-            f"got shape {output.shape}"
-        )
+    if not isinstance(output, jax.Array):
+        raise TypeError(f"{name}: expected a network that returns an array, got a {type(output).__name__}")
+    check_output(name, output.shape, size, covariance)
     loc, rest = output[..., :size], output[..., size:]
     if covariance == "diagonal":
         return dist.Normal(loc, jnp.exp(rest)).to_event(1)
@@ -42,6 +39,7 @@ def normal_from(name: str, output: jax.Array, size: int, covariance: str = "diag
 
 
 def _lower_triangular(entries: jax.Array, size: int) -> jax.Array:
+    """Lower-triangular matrices from their rows, the diagonal through exp."""
     factor = jnp.zeros((*entries.shape[:-1], size, size), entries.dtype)
     factor = factor.at[(..., *jnp.tril_indices(size))].set(entries)
     diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
@@ -49,46 +47,55 @@ def _lower_triangular(entries: jax.Array, size: int) -> jax.Array:
     return jnp.tril(factor, -1) + jnp.exp(diagonal)[..., None] * identity
 
 
-def divergence_by_dimension(posterior: Any, prior: Any) -> jax.Array:
-    """KL divergence of a diagonal normal distribution from a diagonal one, for each dimension, in nats.
+def kl_divergence(posterior: Distribution, prior: Distribution) -> jax.Array:
+    """KL(posterior | prior) in closed form, of a normal distribution from a diagonal one, shape ``batch_shape``.
 
-    :param posterior: ``Normal(...).to_event(1)``, whose batch shape the prior's broadcasts to.
+    >>> import jax.numpy as jnp
+    >>> from numpyro_ebm.variational.normal import kl_divergence, normal_from
+    >>> standard = normal_from("prior", jnp.zeros(4), 2)
+    >>> print(kl_divergence(normal_from("encoder", jnp.array([1.0, 0.0, 0.0, 0.0, 0.0]), 2, "full"), standard))
+    0.5
     """
-    loc, scale = _moments(prior, posterior.base_dist.loc)
-    return dist.kl_divergence(posterior.base_dist, dist.Normal(loc, scale))
-
-
-def divergence(posterior: Any, prior: Any) -> jax.Array:
-    """KL divergence of a normal distribution from a diagonal one, in nats, shape ``(...,)``."""
     if not isinstance(posterior, dist.MultivariateNormal):
-        return divergence_by_dimension(posterior, prior).sum(-1)
+        return kl_divergence_by_dimension(posterior, prior).sum(-1)
     loc, scale = _moments(prior, posterior.loc)
     factor = scale[..., None] * jnp.broadcast_to(jnp.eye(loc.shape[-1], dtype=loc.dtype), posterior.scale_tril.shape)
     return dist.kl_divergence(posterior, dist.MultivariateNormal(loc, scale_tril=factor))
 
 
-def _moments(prior: Any, like: jax.Array) -> tuple[jax.Array, jax.Array]:
+def kl_divergence_by_dimension(posterior: Distribution, prior: Distribution) -> jax.Array:
+    """The terms of :func:`kl_divergence`, one for each dimension, of two diagonal normal distributions.
+
+    :return: shape ``(..., size)``.
+    """
+    loc, scale = loc_and_scale(posterior)
+    return dist.kl_divergence(dist.Normal(loc, scale), dist.Normal(*_moments(prior, loc)))
+
+
+def _moments(prior: Distribution, like: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Locations and standard deviations, of the shape and type of ``like``."""
     moments = (prior.mean, jnp.sqrt(prior.variance))
     loc, scale = (jnp.broadcast_to(moment, like.shape).astype(like.dtype) for moment in moments)
     return loc, scale
 
 
-def loc_and_scale(posterior: Any) -> tuple[jax.Array, jax.Array]:
+def loc_and_scale(posterior: Distribution) -> tuple[jax.Array, jax.Array]:
     """Location, and standard deviations ``(..., size)`` or the triangular factor ``(..., size, size)``."""
-    if isinstance(posterior, dist.MultivariateNormal):
-        return posterior.loc, posterior.scale_tril
-    return posterior.base_dist.loc, posterior.base_dist.scale
+    if isinstance(posterior, dist.Independent):
+        base: dist.Normal = posterior.base_dist
+        return base.loc, base.scale
+    full: dist.MultivariateNormal = posterior
+    return full.loc, full.scale_tril
 
 
-def normal_of(loc: jax.Array, scale: jax.Array) -> dist.Distribution:
+def normal_of(loc: jax.Array, scale: jax.Array) -> Distribution:
     """The distribution that :func:`loc_and_scale` took apart."""
     if scale.ndim > loc.ndim:
         return dist.MultivariateNormal(loc, scale_tril=scale)
     return dist.Normal(loc, scale).to_event(1)
 
 
-def draw(rng_key: jax.Array, num_samples: int, loc: jax.Array, scale: jax.Array) -> jax.Array:
+def draw(rng_key: Key, num_samples: int, loc: jax.Array, scale: jax.Array) -> jax.Array:
     """Draws from normal distributions, shape ``(num_samples, ..., size)``."""
     noise = jax.random.normal(rng_key, (num_samples, *loc.shape), loc.dtype)
     if scale.ndim > loc.ndim:

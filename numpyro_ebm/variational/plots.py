@@ -1,6 +1,6 @@
 """Pictures of autoencoders; matplotlib is imported when one is drawn."""
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,11 @@ from numpyro_ebm.sampling.keys import require_key
 from numpyro_ebm.sampling.types import Key
 from numpyro_ebm.variational.cvae import CVAE
 from numpyro_ebm.variational.normal import draw, loc_and_scale
-from numpyro_ebm.variational.posterior import check_model, data_of
+from numpyro_ebm.variational.posterior import Data, check_model, data_of
 from numpyro_ebm.variational.vae import VAE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Data: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike]
 
 
 def plot_reconstructions(
@@ -69,7 +67,7 @@ def plot_reconstructions(
     latents = [posterior.mean]
     if num_draws:
         key = require_key("plot_reconstructions", rng_key)
-        latents += draw(key, num_draws, *loc_and_scale(posterior))
+        latents += [*draw(key, num_draws, *loc_and_scale(posterior))]
     rows = [np.asarray(x), *(_decoded(vae, z, condition) for z in latents)]
     labels = ["data", "mean", *(f"draw {index + 1}" for index in range(num_draws))]
     images = np.stack(rows).reshape(len(rows), len(x), *shape)

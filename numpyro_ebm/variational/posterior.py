@@ -8,27 +8,44 @@ The posterior itself is the host's business: ``NUTS(vae.model)`` or ``HMC(vae.mo
 Its draws are what :func:`inference_gap` measures the encoder by.
 """
 
+import functools
 import math
-from typing import Any, NamedTuple
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
+from jax.typing import ArrayLike
 from numpyro import handlers
 
+from _ppl_ebm.autoencoders import (
+    InferenceGap,
+    RefinedPosterior,
+    check_data_shape,
+    check_draws,
+    check_samples,
+    split_data,
+)
 from _ppl_ebm.checks import check_count, check_positive, check_positive_int
-from numpyro_ebm.distributions.energy import EnergyDistribution
+from _ppl_ebm.plates import count_rows
 from numpyro_ebm.sampling import steps
 from numpyro_ebm.sampling.keys import require_key
+from numpyro_ebm.sampling.types import Key
 from numpyro_ebm.variational.cvae import CVAE
+from numpyro_ebm.variational.energy_prior import normalized_log_prob, unnormalized_log_prob
 from numpyro_ebm.variational.latent import LatentModel
 from numpyro_ebm.variational.normal import draw, loc_and_scale, log_density, normal_of
-from numpyro_ebm.variational.priors import NormalPrior, normalized_log_prob
+from numpyro_ebm.variational.vae import VAE
+
+#: Data, or data and conditions.
+Data: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike]
+#: Location and scale of a normal distribution over the latent variables of one datum.
+Proposal: TypeAlias = tuple[jax.Array, jax.Array]
 
 
 def importance_weighted_log_likelihood(
-    vae: Any, data: Any, num_samples: int = 1000, batch_size: int = 100, *, rng_key: Any = None
+    vae: VAE | CVAE, data: Data, num_samples: int = 1000, batch_size: int = 100, *, rng_key: Key | None = None
 ) -> jax.Array:
     r"""Estimates of the log-likelihood of each datum (Burda, Grosse & Salakhutdinov 2016), in nats.
 
@@ -59,51 +76,35 @@ def importance_weighted_log_likelihood(
     -1.431
     """
     check_model("importance_weighted_log_likelihood", vae)
-    check_positive_int("num_samples", num_samples)
-    check_positive_int("batch_size", batch_size)
+    check_samples(num_samples, batch_size)
     x, condition = data_of(vae, data)
     keys = jax.random.split(require_key("importance_weighted_log_likelihood", rng_key))
 
     @jax.jit
-    def estimated(x: jax.Array, condition: Any, key_prior: jax.Array, key_draws: jax.Array) -> jax.Array:
-        joint = LogJoint(vae, key_prior)
-
-        def estimate(one: Any) -> jax.Array:
-            x, condition, key = one
-            posterior = tuple(array[0] for array in loc_and_scale(vae._encode(*_single(x, condition))))
-            return _log_mean_weight(joint, x, condition, posterior, key, num_samples)
-
-        return lax.map(estimate, (x, condition, jax.random.split(key_draws, len(x))), batch_size=batch_size)
+    def estimated(x: jax.Array, condition: jax.Array | None, key_prior: Key, key_draws: Key) -> jax.Array:
+        estimate = functools.partial(_estimate, LogJoint(vae, key_prior), num_samples)
+        each = (x, condition, jax.random.split(key_draws, len(x)))
+        return lax.map(lambda one: estimate(*one), each, batch_size=batch_size)
 
     return estimated(x, condition, *keys)
 
 
-class InferenceGap(NamedTuple):
-    """Where a bound loses what it loses, in nats for each datum, shape ``(N,)``.
-
-    :param elbo: of the encoder's q(z | x).
-    :param fitted_elbo: of the member of the same family that is fitted to draws from the posterior.
-    :param log_likelihood: importance-weighted, with a normal distribution of full covariance fitted to those draws.
-    """
-
-    elbo: jax.Array
-    fitted_elbo: jax.Array
-    log_likelihood: jax.Array
-
-    @property
-    def amortization(self) -> jax.Array:
-        """``fitted_elbo - elbo``: what an encoder loses that is shared by all data."""
-        return self.fitted_elbo - self.elbo
-
-    @property
-    def approximation(self) -> jax.Array:
-        """``log_likelihood - fitted_elbo``: what the family of q loses."""
-        return self.log_likelihood - self.fitted_elbo
+def _estimate(
+    joint: "LogJoint", num_samples: int, x: jax.Array, condition: jax.Array | None, rng_key: Key
+) -> jax.Array:
+    """Of one datum, with draws from the encoder."""
+    return joint.log_mean_weight(x, condition, joint.proposal(x, condition), rng_key, num_samples)
 
 
 def inference_gap(
-    vae: Any, data: Any, draws: Any, num_samples: int = 1000, batch_size: int = 100, *, rng_key: Any = None
-) -> InferenceGap:
+    vae: VAE | CVAE,
+    data: Data,
+    draws: ArrayLike,
+    num_samples: int = 1000,
+    batch_size: int = 100,
+    *,
+    rng_key: Key | None = None,
+) -> InferenceGap[jax.Array]:
     """Amortisation gap and approximation gap of an encoder (Cremer, Li & Duvenaud 2018), by draws from the posterior.
 
     The fitted member of the encoder's family has the draws' mean, and their covariance if it is full, else the inverse
@@ -131,47 +132,53 @@ def inference_gap(
     0.02
     """
     check_model("inference_gap", vae)
-    check_positive_int("num_samples", num_samples)
-    check_positive_int("batch_size", batch_size)
+    check_samples(num_samples, batch_size)
     x, condition = data_of(vae, data)
     draws = jnp.asarray(draws)
-    size = vae.latent_size
-    if draws.ndim != 3 or draws.shape[1:] != (len(x), size) or len(draws) <= size:
-        raise ValueError(f"draws: expected shape (more than {size}, {len(x)}, {size}), got {draws.shape}")
+    check_draws(draws.shape, len(x), vae.latent_size)
     keys = jax.random.split(require_key("inference_gap", rng_key))
 
     @jax.jit
-    def gaps(x: jax.Array, condition: Any, draws: jax.Array, key_prior: Any, key_draws: Any) -> InferenceGap:
-        joint = LogJoint(vae, key_prior)
-
-        def gap(one: Any) -> InferenceGap:
-            x, condition, z, key = one
-            loc, covariance = z.mean(0), jnp.cov(z, rowvar=False).reshape(size, size)
-            factor = jnp.linalg.cholesky(covariance)
-            fitted = factor if vae.covariance == "full" else 1 / jnp.sqrt(jnp.diagonal(jnp.linalg.inv(covariance)))
-            encoded = tuple(array[0] for array in loc_and_scale(vae._encode(*_single(x, condition))))
-            return InferenceGap(
-                _elbo(joint, x, condition, encoded, key, num_samples),
-                _elbo(joint, x, condition, (loc, fitted), key, num_samples),
-                _log_mean_weight(joint, x, condition, (loc, factor), key, num_samples),
-            )
-
+    def gaps(
+        x: jax.Array, condition: jax.Array | None, draws: jax.Array, key_prior: Key, key_draws: Key
+    ) -> InferenceGap[jax.Array]:
+        gap = functools.partial(_gap, LogJoint(vae, key_prior), num_samples)
         each = (x, condition, jnp.moveaxis(draws, 1, 0), jax.random.split(key_draws, len(x)))
-        return lax.map(gap, each, batch_size=batch_size)
+        return lax.map(lambda one: gap(*one), each, batch_size=batch_size)
 
     return gaps(x, condition, draws, *keys)
 
 
-class RefinedPosterior(NamedTuple):
-    """Draws of z, shape ``(num_samples, N, latent_size)``, and each chain's mean acceptance, ``(num_samples, N)``."""
+def _gap(
+    joint: "LogJoint", num_samples: int, x: jax.Array, condition: jax.Array | None, draws: jax.Array, rng_key: Key
+) -> InferenceGap[jax.Array]:
+    """The three estimates of one datum, with the same noise, for their differences count."""
+    fitted, proposal = _fit(draws, joint.vae.covariance)
+    return InferenceGap(
+        joint.elbo(x, condition, joint.proposal(x, condition), rng_key, num_samples),
+        joint.elbo(x, condition, fitted, rng_key, num_samples),
+        joint.log_mean_weight(x, condition, proposal, rng_key, num_samples),
+    )
 
-    latent: jax.Array
-    accept_prob: jax.Array
+
+def _fit(draws: jax.Array, covariance: str) -> tuple[Proposal, Proposal]:
+    """Normal distributions fitted to draws of shape ``(num_draws, size)``: of the family, and of full covariance."""
+    loc, matrix = draws.mean(0), jnp.cov(draws, rowvar=False).reshape(2 * draws.shape[1:])
+    full = loc, jnp.linalg.cholesky(matrix)
+    if covariance == "full":
+        return full, full
+    return (loc, 1 / jnp.sqrt(jnp.diagonal(jnp.linalg.inv(matrix)))), full
 
 
 def refine_posterior(
-    vae: Any, data: Any, num_steps: int = 20, step_size: float = 0.5, num_samples: int = 1, *, rng_key: Any = None
-) -> RefinedPosterior:
+    vae: VAE | CVAE,
+    data: Data,
+    num_steps: int = 20,
+    step_size: float = 0.5,
+    num_samples: int = 1,
+    *,
+    rng_key: Key | None = None,
+) -> RefinedPosterior[jax.Array]:
     """Draws of z that start from the encoder's proposal and go ``num_steps`` Langevin transitions to the posterior.
 
     Metropolis-adjusted (MALA), so p(z | x) is what they converge to, and the prior's normaliser is not needed. Step
@@ -200,16 +207,15 @@ def refine_posterior(
     x, condition = data_of(vae, data)
 
     @jax.jit
-    def refined(x: jax.Array, condition: Any, key_prior: Any, key_start: Any, key_run: Any) -> RefinedPosterior:
-        posterior: Any = vae._encode(x, condition)
-        with handlers.seed(rng_seed=key_prior):
-            prior = vae._prior(condition)
-        log_prior = prior.unnormalized_log_prob if isinstance(prior, EnergyDistribution) else prior.log_prob
-        target = steps.Target(jax.vmap(lambda z: vae._decode(z, condition).log_prob(x) + log_prior(z)))
+    def refined(
+        x: jax.Array, condition: jax.Array | None, key_prior: Key, key_start: Key, key_run: Key
+    ) -> RefinedPosterior[jax.Array]:
+        posterior = vae.latent_given_data(x, condition)
+        target = _posterior(vae, x, condition, key_prior)
         position = draw(key_start, num_samples, *loc_and_scale(posterior))
         scale = jnp.broadcast_to(jnp.sqrt(posterior.variance), position.shape)
 
-        def move(state: steps.State, key: jax.Array) -> tuple[steps.State, jax.Array]:
+        def move(state: steps.State, key: Key) -> tuple[steps.State, jax.Array]:
             state, info = steps.adjusted_langevin_step(key, state, target, step_size, scale)
             return state, info.accept_prob
 
@@ -222,66 +228,73 @@ def refine_posterior(
     return lax.stop_gradient(refined(x, condition, *keys))
 
 
+def _posterior(vae: LatentModel, x: jax.Array, condition: jax.Array | None, rng_key: Key) -> steps.Target:
+    """p(z | x) up to its constant, of z of shape ``(num_samples, N, latent_size)``."""
+    with handlers.seed(rng_seed=rng_key):
+        log_prior = unnormalized_log_prob(vae.latent_prior(condition))
+    return steps.Target(jax.vmap(lambda z: vae.data_given_latent(z, condition).log_prob(x) + log_prior(z)))
+
+
 class LogJoint:
     """``log p(x, z)`` of one datum at many z, in its two parts; the prior's normaliser is computed once.
 
     :raises IntractablePartitionError: if the prior is not normalised.
     """
 
-    def __init__(self, vae: LatentModel, rng_key: jax.Array) -> None:
+    def __init__(self, vae: LatentModel, rng_key: Key) -> None:
         self.vae = vae
-        self.conditional = isinstance(vae.prior, NormalPrior) and vae.prior.network is not None
-        if not self.conditional:
+        if not vae.prior.is_conditional:
             with handlers.seed(rng_seed=rng_key):
-                self.log_prior = normalized_log_prob(vae._prior())
+                self.log_prior = normalized_log_prob(vae.latent_prior())
 
-    def prior(self, z: jax.Array, condition: Any) -> jax.Array:
+    def prior(self, z: jax.Array, condition: jax.Array | None) -> jax.Array:
         """Log-densities of z of shape ``(S, latent_size)``."""
-        if self.conditional:
-            return self.vae._prior(condition[None]).log_prob(z)
+        if self.vae.prior.is_conditional:
+            return self.vae.latent_prior(_single(condition)).log_prob(z)
         return self.log_prior(z)
 
-    def likelihood(self, x: jax.Array, z: jax.Array, condition: Any) -> jax.Array:
+    def likelihood(self, x: jax.Array, z: jax.Array, condition: jax.Array | None) -> jax.Array:
         """Log-likelihoods of one datum given z of shape ``(S, latent_size)``."""
-        if condition is None:
-            return self.vae._decode(z).log_prob(jnp.broadcast_to(x, (len(z), *x.shape)))
-        return self.vae._decode(z[:, None], condition[None]).log_prob(jnp.broadcast_to(x, (len(z), 1, *x.shape)))[:, 0]
+        made = self.vae.data_given_latent(z[:, None], _single(condition))
+        check_data_shape((1, *x.shape), made.event_shape)
+        return made.log_prob(jnp.broadcast_to(x, (len(z), 1, *x.shape)))[:, 0]
 
-    def __call__(self, x: jax.Array, z: jax.Array, condition: Any) -> jax.Array:
+    def __call__(self, x: jax.Array, z: jax.Array, condition: jax.Array | None) -> jax.Array:
         return self.likelihood(x, z, condition) + self.prior(z, condition)
 
+    def proposal(self, x: jax.Array, condition: jax.Array | None) -> Proposal:
+        """The encoder's q(z | x) of one datum."""
+        loc, scale = loc_and_scale(self.vae.latent_given_data(x[None], _single(condition)))
+        return loc[0], scale[0]
 
-def _log_mean_weight(
-    joint: LogJoint, x: jax.Array, condition: Any, proposal: Any, rng_key: jax.Array, num_samples: int
-) -> jax.Array:
-    """log of the mean importance weight of one datum, with draws from a normal distribution: its location and scale."""
-    z = draw(rng_key, num_samples, *proposal)
-    return logsumexp(joint(x, z, condition) - log_density(z, *proposal)) - math.log(num_samples)
+    def log_mean_weight(
+        self, x: jax.Array, condition: jax.Array | None, proposal: Proposal, rng_key: Key, num_samples: int
+    ) -> jax.Array:
+        """log of the mean importance weight of one datum, with draws from ``proposal``."""
+        z = draw(rng_key, num_samples, *proposal)
+        return logsumexp(self(x, z, condition) - log_density(z, *proposal)) - math.log(num_samples)
+
+    def elbo(
+        self, x: jax.Array, condition: jax.Array | None, proposal: Proposal, rng_key: Key, num_samples: int
+    ) -> jax.Array:
+        """The bound of one datum under a normal distribution, whose entropy is the closed form."""
+        z = draw(rng_key, num_samples, *proposal)
+        return self(x, z, condition).mean() + normal_of(*proposal).entropy()
 
 
-def _elbo(joint: LogJoint, x: jax.Array, condition: Any, q: Any, rng_key: jax.Array, num_samples: int) -> jax.Array:
-    """The bound of one datum under a normal distribution, whose entropy is the closed form."""
-    z = draw(rng_key, num_samples, *q)
-    return joint(x, z, condition).mean() + normal_of(*q).entropy()
+def _single(condition: jax.Array | None) -> jax.Array | None:
+    return None if condition is None else condition[None]
 
 
-def _single(x: jax.Array, condition: Any) -> tuple[jax.Array, Any]:
-    return x[None], None if condition is None else condition[None]
-
-
-def check_model(owner: str, vae: Any) -> None:
+def check_model(owner: str, vae: LatentModel) -> None:
     """Refuse whatever is no :class:`VAE` or :class:`CVAE`."""
     if not isinstance(vae, LatentModel):
         raise TypeError(f"vae: {owner} expected a VAE or CVAE, got {type(vae).__name__}")
 
 
-def data_of(vae: Any, data: Any) -> tuple[jax.Array, Any]:
+def data_of(vae: LatentModel, data: Data) -> tuple[jax.Array, jax.Array | None]:
     """Data and, for a :class:`CVAE`, conditions."""
-    if not isinstance(vae, CVAE):
-        return vae._check_data(data), None
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise TypeError(f"data: expected a pair (x, condition) for a CVAE, got {type(data).__name__}")
-    x, condition = vae._check_data(data[0]), jnp.asarray(data[1])
-    if condition.ndim == 0 or len(condition) != len(x):
-        raise ValueError(f"data: expected one condition for each of the {len(x)} data, got shape {condition.shape}")
+    x, condition = split_data(data, isinstance(vae, CVAE))
+    x, condition = vae.check_data(x), None if condition is None else jnp.asarray(condition)
+    count_rows(x, condition)
     return x, condition

@@ -1,12 +1,12 @@
 """Variational autoencoders as a model and a guide."""
 
-from typing import Any
-
 import jax
-import jax.numpy as jnp
-import numpyro.distributions as dist
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution
 
-from numpyro_ebm.variational.latent import LatentModel
+from _ppl_ebm.calls import shows_its_call
+from numpyro_ebm.sampling.types import Key
+from numpyro_ebm.variational.latent import LatentModel, Weight
 
 
 class VAE(LatentModel):
@@ -40,7 +40,8 @@ class VAE(LatentModel):
     :param likelihood: ``"bernoulli"`` (logits; data are zeros and ones), ``"continuous_bernoulli"`` (logits; data in
         [0, 1]), a positive number (Normal with this standard deviation), ``"normal"`` (the decoder returns a pair,
         locations and log standard deviations, or the locations alone beside one learned standard deviation, the
-        parameter site ``<name>.scale``), or a function from the decoder's output to a distribution.
+        parameter site ``<name>.scale``), a function from the decoder's output to a distribution, or one of
+        :mod:`numpyro_ebm.variational.likelihoods`.
     :param covariance: of the encoder, ``"diagonal"`` or ``"full"``.
     :param kl_weight: weight of the KL term, at least 0 (Higgins et al. 2017). To anneal it (Bowman et al. 2016), give
         ``kl_weight`` to ``model`` and ``guide`` in each step.
@@ -65,9 +66,15 @@ class VAE(LatentModel):
     (2, 3)
     """
 
+    @shows_its_call
     def model(
-        self, x: Any = None, size: int | None = None, subsample_size: int | None = None, *, kl_weight: Any = None
-    ) -> Any:
+        self,
+        x: ArrayLike | None = None,
+        *,
+        size: int | None = None,
+        subsample_size: int | None = None,
+        kl_weight: Weight | None = None,
+    ) -> jax.Array:
         """The generative model.
 
         :param x: data, shape ``(N, *event_shape)``; ``None`` draws ``size`` of them.
@@ -79,36 +86,41 @@ class VAE(LatentModel):
         """
         return self._model(x, None, size, subsample_size, kl_weight)
 
+    @shows_its_call
     def guide(
-        self, x: Any, size: int | None = None, subsample_size: int | None = None, *, kl_weight: Any = None
-    ) -> Any:
+        self,
+        x: ArrayLike | None,
+        *,
+        size: int | None = None,
+        subsample_size: int | None = None,
+        kl_weight: Weight | None = None,
+    ) -> jax.Array:
         """The encoder as a guide, with the arguments of :meth:`model`.
 
         :return: z, shape ``(N, latent_size)``.
         """
         return self._guide(x, None, size, subsample_size, kl_weight)
 
-    def encode(self, x: Any) -> dist.Distribution:
+    def encode(self, x: ArrayLike) -> Distribution:
         """The distribution q(z | x), batch shape ``(N,)``.
 
         :param x: shape ``(N, *event_shape)``.
         """
-        return self._encode(x)
+        return self.latent_given_data(x)
 
-    def decode(self, z: Any) -> dist.Distribution:
+    def decode(self, z: ArrayLike) -> Distribution:
         """The distribution p(x | z), batch shape ``(...)``.
 
         :param z: shape ``(..., latent_size)``.
         """
-        return self._decode(z)
+        return self.data_given_latent(z)
 
-    def reconstruct(self, x: Any) -> jax.Array:
+    def reconstruct(self, x: ArrayLike) -> jax.Array:
         """The mean of p(x | z) at the mean of q(z | x), shape of ``x``."""
-        posterior: Any = self._encode(x)
-        likelihood: Any = self._decode(posterior.mean)
-        return likelihood.mean
+        return self.decode(self.encode(x).mean).mean
 
-    def sample(self, shape: tuple[int, ...] = (), *, rng_key: Any = None) -> jax.Array:
+    @shows_its_call
+    def sample(self, shape: tuple[int, ...] = (), *, rng_key: Key | None = None) -> jax.Array:
         """Data from the prior through the decoder, with the likelihood's noise.
 
         :param shape: leading dimensions.
@@ -117,9 +129,9 @@ class VAE(LatentModel):
         """
         return self._sample(shape, None, rng_key)
 
-    def log_prior(self, z: Any) -> jax.Array:
+    def log_prior(self, z: ArrayLike) -> jax.Array:
         """Log-density of the prior, without its normaliser and guarded where that is unknown.
 
         :param z: shape ``(..., latent_size)``.
         """
-        return self._prior().log_prob(jnp.asarray(z))
+        return self.latent_prior().log_prob(self.check_latent(z))

@@ -2,6 +2,7 @@
 
 from pyro_ebm.variational.cvae import CVAE
 from pyro_ebm.variational.decomposition import ELBODecomposition, active_units, elbo_decomposition
+from pyro_ebm.variational.energy_prior import EnergyPrior
 from pyro_ebm.variational.guide import AmortizedGuide
 from pyro_ebm.variational.plots import plot_latent, plot_reconstructions, plot_traversal
 from pyro_ebm.variational.posterior import (
@@ -11,7 +12,7 @@ from pyro_ebm.variational.posterior import (
     inference_gap,
     refine_posterior,
 )
-from pyro_ebm.variational.priors import EnergyPrior, MixturePrior, NormalPrior, VampPrior
+from pyro_ebm.variational.priors import MixturePrior, NormalPrior, VampPrior
 from pyro_ebm.variational.vae import VAE
 
 __all__ = [

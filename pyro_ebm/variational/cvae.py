@@ -1,10 +1,10 @@
 """Conditional variational autoencoders as a model and a guide."""
 
-from typing import Any
-
 import torch
+from pyro.distributions import TorchDistribution
 
-from pyro_ebm.variational.latent import LatentModel, check_rows
+from _ppl_ebm.calls import shows_its_call
+from pyro_ebm.variational.latent import LatentModel, PriorLike, check_tensor
 from pyro_ebm.variational.priors import NormalPrior, Prior, VampPrior
 
 
@@ -42,21 +42,22 @@ class CVAE(LatentModel):
     torch.Size([5, 10, 6])
     """
 
-    def _resolve_prior(self, prior: Any) -> Prior:
+    def _resolve_prior(self, prior: PriorLike) -> Prior:
         if isinstance(prior, VampPrior):
             raise TypeError("prior: CVAE expected no VampPrior, whose pseudo-inputs have no condition")
         if isinstance(prior, torch.nn.Module) and not isinstance(prior, Prior):
             return NormalPrior(self.latent_size, prior)
         return super()._resolve_prior("standard" if prior is None else prior)
 
+    @shows_its_call
     def model(
         self,
-        x: Any,
-        condition: Any,
+        x: torch.Tensor | None,
+        condition: torch.Tensor,
+        *,
         size: int | None = None,
         subsample_size: int | None = None,
-        *,
-        kl_weight: Any = None,
+        kl_weight: float | None = None,
     ) -> torch.Tensor:
         """The generative model of x given c.
 
@@ -67,48 +68,50 @@ class CVAE(LatentModel):
         :param kl_weight: as in :meth:`VAE.model`.
         :return: the data of the plate.
         """
-        return self._model(x, check_rows("condition", condition), size, subsample_size, kl_weight)
+        return self._model(x, check_tensor("condition", condition), size, subsample_size, kl_weight)
 
+    @shows_its_call
     def guide(
         self,
-        x: Any,
-        condition: Any,
+        x: torch.Tensor | None,
+        condition: torch.Tensor,
+        *,
         size: int | None = None,
         subsample_size: int | None = None,
-        *,
-        kl_weight: Any = None,
+        kl_weight: float | None = None,
     ) -> torch.Tensor:
         """The encoder as a guide, with the arguments of :meth:`model`."""
-        return self._guide(x, check_rows("condition", condition), size, subsample_size, kl_weight)
+        return self._guide(x, check_tensor("condition", condition), size, subsample_size, kl_weight)
 
-    def encode(self, x: torch.Tensor, condition: torch.Tensor) -> Any:
+    def encode(self, x: torch.Tensor, condition: torch.Tensor) -> TorchDistribution:
         """The distribution q(z | x, c), batch shape ``(N,)``.
 
         :param x: shape ``(N, *event_shape)``.
         :param condition: shape ``(N, *condition_shape)``.
         """
-        return self._encode(x, check_rows("condition", condition))
+        return self.latent_given_data(x, check_tensor("condition", condition))
 
-    def decode(self, z: torch.Tensor, condition: torch.Tensor) -> Any:
+    def decode(self, z: torch.Tensor, condition: torch.Tensor) -> TorchDistribution:
         """The distribution p(x | z, c), batch shape ``(..., N)``.
 
         :param z: shape ``(..., N, latent_size)``.
         :param condition: shape ``(N, *condition_shape)``.
         """
-        return self._decode(z, check_rows("condition", condition))
+        return self.data_given_latent(z, check_tensor("condition", condition))
 
     def reconstruct(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """The mean of p(x | z, c) at the mean of q(z | x, c), shape of ``x``."""
         return self.decode(self.encode(x, condition).mean, condition).mean
 
-    def sample(self, condition: torch.Tensor, shape: Any = ()) -> torch.Tensor:
+    @shows_its_call
+    def sample(self, condition: torch.Tensor, shape: tuple[int, ...] = ()) -> torch.Tensor:
         """Data given c, from the prior through the decoder, with the likelihood's noise; no gradient.
 
         :param condition: shape ``(N, *condition_shape)``.
         :param shape: leading dimensions: so many draws for each condition.
         :return: shape ``(*shape, N, *event_shape)``.
         """
-        return self._sample(tuple(shape), check_rows("condition", condition))
+        return self._sample(tuple(shape), check_tensor("condition", condition))
 
     def log_prior(self, z: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """Log-density of p(z | c).
@@ -116,4 +119,4 @@ class CVAE(LatentModel):
         :param z: shape ``(..., N, latent_size)``.
         :param condition: shape ``(N, *condition_shape)``.
         """
-        return self._prior(check_rows("condition", condition)).log_prob(self._check_latent(z))
+        return self.latent_prior(check_tensor("condition", condition)).log_prob(self.check_latent(z))

@@ -1,34 +1,22 @@
 """What an ELBO is made of, and which latent dimensions are used; the plain ELBO, whatever weights the model has."""
 
 import math
-from typing import Any, NamedTuple
 
 import torch
 
-from _ppl_ebm.checks import check_between, check_positive_int
-from pyro_ebm.variational import normal
-from pyro_ebm.variational.posterior import LogJoint, batches, check_model, data_of
-from pyro_ebm.variational.priors import NormalPrior
+from _ppl_ebm.autoencoders import ELBODecomposition, check_samples
+from _ppl_ebm.checks import check_between
+from pyro_ebm.variational.cvae import CVAE
+from pyro_ebm.variational.latent import LatentModel
+from pyro_ebm.variational.normal import kl_divergence, loc_and_scale, normal_of
+from pyro_ebm.variational.posterior import Data, LogJoint, Proposal, batches, check_model, data_of
 from pyro_ebm.variational.vae import VAE
 
 
-class ELBODecomposition(NamedTuple):
-    """Means over data, in nats, float64 scalars; ``elbo = reconstruction - mutual_information - marginal_kl``.
-
-    :param elbo: evidence lower bound.
-    :param reconstruction: expected log-likelihood given latent variables from the encoder.
-    :param mutual_information: of the data's index and z under the encoder, between 0 and log N.
-    :param marginal_kl: KL divergence of the aggregated posterior from the prior.
-    """
-
-    elbo: torch.Tensor
-    reconstruction: torch.Tensor
-    mutual_information: torch.Tensor
-    marginal_kl: torch.Tensor
-
-
 @torch.no_grad()
-def elbo_decomposition(vae: VAE, data: torch.Tensor, num_samples: int = 1, batch_size: int = 100) -> ELBODecomposition:
+def elbo_decomposition(
+    vae: VAE, data: torch.Tensor, num_samples: int = 1, batch_size: int = 100
+) -> ELBODecomposition[torch.Tensor]:
     r"""Split the ELBO into three terms (Hoffman & Johnson 2016).
 
     .. math::
@@ -60,30 +48,34 @@ def elbo_decomposition(vae: VAE, data: torch.Tensor, num_samples: int = 1, batch
     """
     if not isinstance(vae, VAE):
         raise TypeError(f"vae: elbo_decomposition expected a VAE, got {type(vae).__name__}")
-    check_positive_int("num_samples", num_samples)
-    check_positive_int("batch_size", batch_size)
+    check_samples(num_samples, batch_size)
     x, _ = data_of(vae, data)
-    joint = LogJoint(vae)
-    everything = torch.cat([normal.parameters_of(vae._encode(rows)) for (rows,) in batches(batch_size, x)])
-    aggregated = normal.from_parameters(everything, vae.latent_size)
+    joint, everything = LogJoint(vae), encode_all(vae, x, batch_size)
     sums = torch.zeros(3, dtype=torch.float64)
-    for rows, parameters in batches(batch_size, x, everything):
-        posterior = normal.from_parameters(parameters, vae.latent_size)
-        z = posterior.sample((num_samples,))
-        log_posterior = posterior.log_prob(z)
-        information = log_posterior - _log_mixture(aggregated, z)
-        if isinstance(vae.prior, NormalPrior):
-            kl = normal.divergence(posterior, vae._prior())
-        else:
-            kl = (log_posterior - joint.prior(z, None)).mean(0)
-        parts = joint.likelihood(rows, z, None).mean(0), kl, information.mean(0)
-        sums += torch.stack([part.double().sum().cpu() for part in parts])
-    reconstruction, kl, mutual_information = sums / len(x)
-    return ELBODecomposition(reconstruction - kl, reconstruction, mutual_information, kl - mutual_information)
+    for rows, loc, scale in batches(batch_size, x, *everything):
+        terms = _terms(joint, num_samples, everything, rows, (loc, scale))
+        sums += torch.stack([term.double().sum().cpu() for term in terms])
+    reconstruction, kl, information = sums / len(x)
+    return ELBODecomposition(reconstruction - kl, reconstruction, information, kl - information)
+
+
+def _terms(
+    joint: LogJoint, num_samples: int, everything: Proposal, x: torch.Tensor, posterior: Proposal
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Reconstruction, KL and mutual information of data, whose q(z | x) are ``posterior``."""
+    q = normal_of(*posterior)
+    z = q.sample((num_samples,))
+    log_posterior = q.log_prob(z)
+    information = log_posterior - _log_aggregated(everything, z)
+    if joint.vae.prior.is_normal:
+        kl = kl_divergence(q, joint.vae.latent_prior())
+    else:
+        kl = (log_posterior - joint.prior(z, None)).mean(0)
+    return joint.likelihood(x, z, None).mean(0), kl, information.mean(0)
 
 
 @torch.no_grad()
-def active_units(vae: Any, data: Any, threshold: float = 0.01) -> torch.Tensor:
+def active_units(vae: VAE | CVAE, data: Data, threshold: float = 0.01) -> torch.Tensor:
     """Which latent dimensions depend on the data (Burda, Grosse & Salakhutdinov 2016).
 
     A dimension is active if the variance over data (divisor N) of its posterior mean is above ``threshold``.
@@ -105,10 +97,18 @@ def active_units(vae: Any, data: Any, threshold: float = 0.01) -> torch.Tensor:
     """
     check_model("active_units", vae)
     check_between("threshold", threshold, 0, float("inf"))
-    return vae._encode(*data_of(vae, data)).mean.var(0, correction=0) > threshold
+    return vae.latent_given_data(*data_of(vae, data)).mean.var(0, correction=0) > threshold
 
 
-def _log_mixture(components: Any, z: torch.Tensor) -> torch.Tensor:
-    """Log-density of the mixture of all components with equal weights, one draw after the other."""
+def encode_all(vae: LatentModel, x: torch.Tensor, batch_size: int) -> Proposal:
+    """Locations and scales of q(z | x) of all data."""
+    each = [loc_and_scale(vae.latent_given_data(rows)) for (rows,) in batches(batch_size, x)]
+    loc, scale = (torch.cat(parts) for parts in zip(*each, strict=True))
+    return loc, scale
+
+
+def _log_aggregated(everything: Proposal, z: torch.Tensor) -> torch.Tensor:
+    """Log-densities of the aggregated posterior at z of shape ``(S, N, latent_size)``, one draw after the other."""
+    components = normal_of(*everything)
     rows = [torch.logsumexp(components.log_prob(points[:, None]), -1) for points in z]
     return torch.stack(rows) - math.log(components.batch_shape[0])

@@ -1,18 +1,23 @@
 """An encoder as the guide of local latent variables of any model."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
-from pyro import distributions as dist
+from pyro.distributions import TorchDistribution
 from pyro.infer.autoguide import AutoGuide
-from torch.distributions import biject_to, constraints
+from torch.distributions import Transform, biject_to, constraints
 
-from _ppl_ebm.checks import check_positive_int
-from pyro_ebm.variational import normal
-from pyro_ebm.variational.latent import check_rows, data_plate, rows_of
+from _ppl_ebm.autoencoders import check_supports, event_shapes
+from _ppl_ebm.calls import shows_its_call
+from _ppl_ebm.plates import plan_plate, rows_of
+from pyro_ebm.variational.latent import check_tensor, data_plate
+from pyro_ebm.variational.networks import check_network
+from pyro_ebm.variational.normal import loc_and_scale, normal_from
 
 
 class AmortizedGuide(AutoGuide):
@@ -45,30 +50,31 @@ class AmortizedGuide(AutoGuide):
     {'z': torch.Size([5, 2]), 'u': torch.Size([5])}
     """
 
+    @shows_its_call
     def __init__(
         self,
         encoder: torch.nn.Module,
         sites: Mapping[str, int | tuple[int, ...]],
-        supports: Mapping[str, constraints.Constraint] | None = None,
         *,
+        supports: Mapping[str, constraints.Constraint] | None = None,
         plate: str = "data",
         name: str = "amortized",
     ) -> None:
-        if not isinstance(encoder, torch.nn.Module):
-            raise TypeError(f"encoder: expected a torch.nn.Module, got {type(encoder).__name__}")
-        if not isinstance(sites, Mapping):
-            raise TypeError(f"sites: expected a mapping from names to event shapes, got {type(sites).__name__}")
-        if not sites:
-            raise ValueError("sites: expected at least one site, got none")
+        check_network("encoder", encoder)
+        shapes = event_shapes(sites)
         super().__init__(None)
         self._pyro_name = name
-        self.sites = {site: _check_shape(site, shape) for site, shape in sites.items()}
-        self.encoder, self.supports, self.plate = encoder, dict(supports or {}), plate
-        if not self.supports.keys() <= self.sites.keys():
-            raise ValueError(f"supports: expected some of the sites {list(self.sites)}, got {list(self.supports)}")
+        self.encoder, self.sites = encoder, shapes
+        self.supports, self.plate = dict(supports or {}), plate
+        check_supports(self.supports, self.sites)
 
     def forward(
-        self, x: torch.Tensor, *others: Any, size: int | None = None, subsample_size: int | None = None, **named: Any
+        self,
+        x: torch.Tensor,
+        *others: Any,
+        size: int | None = None,
+        subsample_size: int | None = None,
+        **named: Any,
     ) -> dict[str, torch.Tensor]:
         """Draw the sites.
 
@@ -78,9 +84,15 @@ class AmortizedGuide(AutoGuide):
         :param subsample_size: likewise.
         :return: the value of each site by name.
         """
-        options = {key: value for key, value in (("size", size), ("subsample_size", subsample_size)) if value}
-        with self._plate(check_rows("x", x), others, options, named) as index:
-            posteriors = self._posteriors(rows_of(x, index))
+        data = check_tensor("x", x)
+        if self.master is None:
+            plate = data_plate(self.plate, plan_plate(len(data), size, subsample_size), data)
+        else:
+            sizes = {"size": size, "subsample_size": subsample_size}
+            options = {key: number for key, number in sizes.items() if number is not None}
+            plate = self._plate_of_list(x, *others, **options, **named)
+        with plate as index:
+            posteriors = self._posteriors(rows_of(data, index))
             return {site: pyro.sample(site, posterior) for site, posterior in posteriors.items()}
 
     def median(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -88,13 +100,16 @@ class AmortizedGuide(AutoGuide):
 
         :param x: data, shape ``(N, ...)``.
         """
+        del args, kwargs
         loc, _ = self._parameters_of(x)
         return {site: self._transform(site)(part) for site, part in loc.items()}
 
-    def _plate(self, x: torch.Tensor, others: Any, options: dict[str, int], named: dict[str, Any]) -> Any:
-        if self.master is None:
-            return data_plate(len(x), options.get("size"), options.get("subsample_size"), x, self.plate)
-        plates = self._create_plates(x, *others, **options, **named)
+    def extra_repr(self) -> str:
+        return f"sites={self.sites!r}, supports={self.supports!r}, plate={self.plate!r}, name={self._pyro_name!r}"
+
+    def _plate_of_list(self, *arguments: Any, **named: Any) -> contextlib.AbstractContextManager[torch.Tensor]:
+        """The plate that the guides of an ``AutoGuideList`` share."""
+        plates = self._create_plates(*arguments, **named)
         if self.plate not in plates:
             raise ValueError(f"plate: AmortizedGuide expected one of {sorted(plates)}, got {self.plate!r}")
         return plates[self.plate]
@@ -102,34 +117,25 @@ class AmortizedGuide(AutoGuide):
     def _parameters_of(self, x: torch.Tensor) -> list[dict[str, torch.Tensor]]:
         """Locations and standard deviations of the sites, in unconstrained space."""
         sizes = [math.prod(shape) for shape in self.sites.values()]
-        joint: Any = normal.normal_from("encoder", self.encoder(x), sum(sizes))
+        joint = normal_from("encoder", self.encoder(x), sum(sizes))
         return [
             {
                 site: part.reshape(*part.shape[:-1], *shape)
                 for (site, shape), part in zip(self.sites.items(), whole.split(sizes, -1), strict=True)
             }
-            for whole in (joint.mean, joint.stddev)
+            for whole in loc_and_scale(joint)
         ]
 
-    def _posteriors(self, x: torch.Tensor) -> dict[str, Any]:
+    def _posteriors(self, x: torch.Tensor) -> dict[str, TorchDistribution]:
         """The distribution of each site."""
         loc, scale = self._parameters_of(x)
         posteriors = {}
         for site, shape in self.sites.items():
-            made: Any = dist.Normal(loc[site], scale[site])
+            made: TorchDistribution = dist.Normal(loc[site], scale[site])
             if site in self.supports:
                 made = dist.TransformedDistribution(made, [self._transform(site)])
             posteriors[site] = made.to_event(len(shape) - len(made.event_shape))
         return posteriors
 
-    def _transform(self, site: str) -> Any:
+    def _transform(self, site: str) -> Transform:
         return biject_to(self.supports.get(site, constraints.real))
-
-
-def _check_shape(site: str, shape: Any) -> tuple[int, ...]:
-    shape = (shape,) if isinstance(shape, int) else shape
-    if not isinstance(shape, tuple):
-        raise ValueError(f"sites[{site!r}]: expected an event shape, got {shape!r}")
-    for size in shape:
-        check_positive_int(f"sites[{site!r}]", size)
-    return shape

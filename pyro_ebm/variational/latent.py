@@ -17,271 +17,252 @@ scaled by ``kl_weight`` in model and guide).
 
 import contextlib
 import math
-import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import TorchDistribution
 
-from _ppl_ebm.checks import check_between, check_positive_int
+import _ppl_ebm.autoencoders as shared
+from _ppl_ebm.calls import show_constructor, shows_its_call
+from _ppl_ebm.checks import check_between, check_choice, check_positive_int
+from _ppl_ebm.likelihoods import check_made
+from _ppl_ebm.normals import COVARIANCES, Covariance
+from _ppl_ebm.plates import PlatePlan, check_rows, count_rows, plan_plate, rows_of
 from pyro_ebm.distributions.batching import is_concrete
-from pyro_ebm.variational import normal
-from pyro_ebm.variational.likelihoods import resolve_likelihood
-from pyro_ebm.variational.priors import NormalPrior, Prior, VampPrior
+from pyro_ebm.variational.likelihoods import Likelihood, Raw, resolve_likelihood
+from pyro_ebm.variational.networks import check_network, move_to, register_parts
+from pyro_ebm.variational.normal import kl_divergence, kl_divergence_by_dimension, normal_from
+from pyro_ebm.variational.priors import NormalPrior, Prior
 
-# Pyro knows parameters by their names alone: which model uses a name.
-_OWNERS: "weakref.WeakValueDictionary[str, LatentModel]" = weakref.WeakValueDictionary()
+#: What ``prior=`` accepts; a network and ``None`` in a :class:`CVAE` alone.
+PriorLike: TypeAlias = Prior | Literal["standard"] | torch.nn.Module | None
+#: What ``likelihood=`` accepts.
+LikelihoodLike: TypeAlias = Likelihood | str | float | Callable[[Raw], TorchDistribution]
 
 
 class LatentModel(torch.nn.Module):
     """The base of :class:`VAE` and :class:`CVAE`, whose parameters are explained there.
 
-    Private methods take a ``condition``, which is ``None`` for the plain one.
+    Measures and pictures use both through the methods that take a ``condition``, which is ``None`` for the plain one.
     """
 
+    prior: Prior
+    likelihood: Likelihood
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        show_constructor(cls)
+
+    @shows_its_call
     def __init__(
         self,
         encoder: torch.nn.Module,
         decoder: torch.nn.Module,
         latent_size: int,
         *,
-        prior: Any = "standard",
-        likelihood: Any = "bernoulli",
-        covariance: str = "diagonal",
+        prior: PriorLike = "standard",
+        likelihood: LikelihoodLike = "bernoulli",
+        covariance: Covariance = "diagonal",
         kl_weight: float = 1.0,
         free_bits: float = 0.0,
         name: str | None = None,
     ) -> None:
         super().__init__()
-        self.encoder, self.decoder = _check_network("encoder", encoder), _check_network("decoder", decoder)
+        owner = type(self).__name__
+        self.encoder, self.decoder = check_network("encoder", encoder), check_network("decoder", decoder)
         check_positive_int("latent_size", latent_size)
-        name = type(self).__name__.lower() if name is None else name
-        if not isinstance(name, str) or not name or "$$$" in name:
-            raise ValueError(f'name: expected a string that is not empty, without "$$$", got {name!r}')
-        normal.check_covariance(covariance)
-        self.latent_size, self.covariance, self.name = latent_size, covariance, name
+        check_choice("covariance", owner, covariance, COVARIANCES)
+        self.name = shared.check_name(owner.lower() if name is None else name, reserved="$$$")
+        self.latent_size, self.covariance = latent_size, covariance
         self.likelihood = resolve_likelihood(likelihood)
-        self.prior = self._resolve_prior(prior)
-        self.prior.bind(self._encode)
-        if not callable(likelihood):
-            self._like_networks(self.likelihood)
-        check_between("kl_weight", kl_weight, 0, 1e30)
-        check_between("free_bits", free_bits, 0, 1e30)
-        self.kl_weight, self.free_bits = float(kl_weight), float(free_bits)
-        if free_bits > 0 and (covariance != "diagonal" or not isinstance(self.prior, NormalPrior)):
-            raise ValueError(
-                f"free_bits: expected 0 with {covariance} covariance and a {type(self.prior).__name__}, whose KL does "
-                f'not split into latent dimensions, got {free_bits!r}; use covariance="diagonal" with a normal prior, '
-                "or kl_weight"
-            )
+        if isinstance(likelihood, (str, float, int)):
+            move_to(self.likelihood, self.encoder, self.decoder)
+        self.prior = self._resolve_prior(prior).for_model(self)
+        self.kl_weight, self.free_bits = _check_weight("kl_weight", kl_weight), _check_weight("free_bits", free_bits)
+        splits = covariance == "diagonal" and self.prior.is_normal
+        shared.check_free_bits(free_bits, covariance, type(self.prior).__name__, splits)
 
-    def _resolve_prior(self, prior: Any) -> Prior:
+    def _resolve_prior(self, prior: PriorLike) -> Prior:
         if isinstance(prior, str) and prior == "standard":
             made = NormalPrior(self.latent_size)
-            self._like_networks(made)
+            move_to(made, self.encoder, self.decoder)
             return made
         if not isinstance(prior, Prior):
-            raise TypeError(
-                f'prior: {type(self).__name__} expected "standard" or a prior such as MixturePrior, got {prior!r}'
-            )
-        if prior.latent_size not in (None, self.latent_size):
-            raise ValueError(f"prior: expected one over {self.latent_size} variables, got {prior.latent_size}")
+            raise shared.not_a_prior(type(self).__name__, prior)
+        if prior.latent_size is not None:
+            shared.check_prior_size(prior.latent_size, self.latent_size)
         return prior
 
-    def _like_networks(self, part: torch.nn.Module) -> None:
-        """Move a part to the networks' type and device."""
-        networks = (*self.encoder.parameters(), *self.decoder.parameters())
-        like = next((tensor for tensor in networks if tensor.is_floating_point()), torch.empty(0))
-        part.to(like.device, like.dtype)
+    def extra_repr(self) -> str:
+        weights = f"kl_weight={self.kl_weight}, free_bits={self.free_bits}, name={self.name!r}"
+        return f"latent_size={self.latent_size}, covariance={self.covariance!r}, {weights}"
 
     # ------------------------------------------------------------------ distributions
 
-    def _encode(self, x: torch.Tensor, condition: Any = None) -> Any:
-        output = self.encoder(x) if condition is None else self.encoder(x, condition)
-        return normal.normal_from("encoder", output, self.latent_size, self.covariance)
+    def latent_given_data(self, x: torch.Tensor, condition: torch.Tensor | None = None) -> TorchDistribution:
+        """q(z | x), or q(z | x, c), batch shape ``(N,)``.
 
-    def _decode(self, z: Any, condition: Any = None) -> Any:
-        """p(x | z) of latent values of shape ``(..., latent_size)``, or ``(..., N, latent_size)`` and N conditions."""
-        z = self._check_latent(z)
-        lead = z.shape[:-1]
+        :param x: shape ``(N, *event_shape)``.
+        :param condition: shape ``(N, *condition_shape)``.
+        """
+        output = self.encoder(x) if condition is None else self.encoder(x, condition)
+        return normal_from("encoder", output, self.latent_size, self.covariance)
+
+    def data_given_latent(self, z: torch.Tensor, condition: torch.Tensor | None = None) -> TorchDistribution:
+        """p(x | z), or p(x | z, c), batch shape ``(...)``.
+
+        :param z: shape ``(..., latent_size)``, with N conditions ``(..., N, latent_size)``.
+        :param condition: shape ``(N, *condition_shape)``.
+        """
+        lead = self.check_latent(z).shape[:-1]
         given = () if condition is None else (_aligned(condition, lead),)
         raw = self.decoder(z.reshape(-1, self.latent_size), *given)
-        distribution: Any = self.likelihood(_unflatten(raw, lead))
-        batch_shape = distribution.batch_shape
-        if batch_shape[: len(lead)] != lead:
-            raise ValueError(
-                f"likelihood: expected a distribution with the leading batch shape {tuple(lead)}, got "
-                f"{tuple(batch_shape)}"
-            )
-        return distribution.to_event(len(batch_shape) - len(lead))
+        made = self.likelihood.distribution(_unflatten(raw, lead))
+        check_made(made.batch_shape, lead)
+        return made.to_event(len(made.batch_shape) - len(lead))
 
-    def _prior(self, condition: Any = None, *, site: bool = False) -> Any:
-        prior: Any = self.prior.site(condition) if site else self.prior.distribution(condition)
-        if tuple(prior.event_shape) != (self.latent_size,):
-            raise ValueError(f"prior: expected event shape ({self.latent_size},), got {tuple(prior.event_shape)}")
-        return prior
+    def latent_prior(self, condition: torch.Tensor | None = None) -> TorchDistribution:
+        """p(z), or p(z | c), batch shape ``()`` or ``(N,)``.
 
-    def _check_latent(self, z: Any) -> torch.Tensor:
-        if not isinstance(z, torch.Tensor) or z.shape[-1:] != (self.latent_size,):
-            got = tuple(z.shape) if isinstance(z, torch.Tensor) else type(z).__name__
-            raise ValueError(f"z: expected shape (..., {self.latent_size}), got {got}")
+        :param condition: shape ``(N, *condition_shape)``.
+        """
+        return self._check_prior(self.prior.distribution(condition))
+
+    def check_latent(self, z: torch.Tensor) -> torch.Tensor:
+        """Latent variables themselves, refused unless there are ``latent_size`` of them."""
+        if not isinstance(z, torch.Tensor):
+            raise ValueError(f"z: expected shape (..., {self.latent_size}), got {type(z).__name__}")
+        shared.check_latent(z.shape, self.latent_size)
         return z
 
+    def check_data(self, x: torch.Tensor) -> torch.Tensor:
+        """Data themselves, refused if they have no rows, or no density under the likelihood."""
+        tensor = check_floating("x", x)
+        if is_concrete(tensor):
+            self.likelihood.check(tensor)
+        return tensor
+
+    def _check_prior(self, prior: TorchDistribution) -> TorchDistribution:
+        shared.check_prior(prior.event_shape, self.latent_size)
+        return prior
+
     @torch.no_grad()
-    def _sample(self, shape: tuple[int, ...], condition: Any = None) -> torch.Tensor:
-        prior = self._prior(condition)
-        batch = () if condition is None else (len(condition),)
-        return self._decode(prior.expand(torch.Size(batch)).sample(torch.Size(shape)), condition).sample()
+    def _sample(self, shape: tuple[int, ...], condition: torch.Tensor | None) -> torch.Tensor:
+        prior = self.latent_prior(condition)
+        if condition is not None:
+            prior = prior.expand(torch.Size((len(condition),)))
+        return self.data_given_latent(prior.sample(torch.Size(shape)), condition).sample()
 
     # ------------------------------------------------------------------ model and guide
 
-    def _model(self, x: Any, condition: Any, size: Any, subsample_size: Any, kl_weight: Any) -> torch.Tensor:
-        vamp = ("encoder",) if isinstance(self.prior, VampPrior) else ()
-        self._register("decoder", "prior", "likelihood", *vamp)
-        count = self._count(x, condition, size)
-        with data_plate(count, size, subsample_size, x if x is not None else condition) as index:
-            rows, given = rows_of(x, index), rows_of(condition, index)
+    def _model(
+        self,
+        x: torch.Tensor | None,
+        condition: torch.Tensor | None,
+        size: int | None,
+        subsample_size: int | None,
+        kl_weight: float | None,
+    ) -> torch.Tensor:
+        parts = {"decoder": self.decoder, "prior": self.prior, "likelihood": self.likelihood}
+        register_parts(self, self.name, **parts, **({"encoder": self.encoder} if self.prior.uses_encoder else {}))
+        data = None if x is None else check_floating("x", x)
+        plan = plan_plate(count_rows(data, condition), size, subsample_size)
+        with data_plate("data", plan, condition if data is None else data) as index:
+            data, condition = _rows(data, index), _rows(condition, index)
             with self._weighted(self._weight(kl_weight)):
-                z = pyro.sample("z", self._prior(given, site=True))
-            likelihood = self._decode(z, given)
-            if rows is not None:
-                self._check_data(rows, likelihood)
-            return pyro.sample("x", likelihood, obs=rows)
+                z = pyro.sample("z", self._check_prior(self.prior.site(condition)))
+            likelihood = self.data_given_latent(z, condition)
+            if data is not None:
+                shared.check_data_shape(self.check_data(data).shape, likelihood.event_shape)
+            return pyro.sample("x", likelihood, obs=data)
 
-    def _guide(self, x: Any, condition: Any, size: Any, subsample_size: Any, kl_weight: Any) -> torch.Tensor:
+    def _guide(
+        self,
+        x: torch.Tensor | None,
+        condition: torch.Tensor | None,
+        size: int | None,
+        subsample_size: int | None,
+        kl_weight: float | None,
+    ) -> torch.Tensor:
         if x is None:
-            raise ValueError("x: the guide expected data to encode, got None")
-        self._register("encoder")
-        weight = self._weight(kl_weight)
-        with data_plate(self._count(x, condition, size), size, subsample_size, x) as index:
-            given = rows_of(condition, index)
-            posterior = self._encode(rows_of(x, index), given)
+            raise shared.nothing_to_encode()
+        register_parts(self, self.name, encoder=self.encoder)
+        data, weight = check_floating("x", x), self._weight(kl_weight)
+        with data_plate("data", plan_plate(count_rows(data, condition), size, subsample_size), data) as index:
+            condition = _rows(condition, index)
+            posterior = self.latent_given_data(rows_of(data, index), condition)
             with self._weighted(weight):
                 z = pyro.sample("z", posterior)
-            if self._is_modified(weight) and isinstance(self.prior, NormalPrior):
-                prior = self._prior(given)
+            if self._is_modified(weight) and self.prior.is_normal:
+                prior = self.latent_prior(condition)
                 drawn = prior.log_prob(z) - posterior.log_prob(z)
                 pyro.factor(f"{self.name}.kl", drawn + weight * self._penalty(posterior, prior), has_rsample=True)
-            return z
+        return z
 
-    def _register(self, *parts: str) -> None:
-        """Tell Pyro about the parameters of parts; where its store has some of this name, they are taken over."""
-        if _OWNERS.get(self.name) is not self:
-            self._claim_name()
-        for part in parts:
-            pyro.module(f"{self.name}.{part}", getattr(self, part), update_module_params=True)
-
-    def _claim_name(self) -> None:
-        """Refuse a name under which another model of this process keeps its parameters in Pyro's store."""
-        other = _OWNERS.get(self.name)
-        if other is not None:
-            own = {id(parameter) for parameter in self.parameters()}
-            others = {id(parameter) for parameter in other.parameters()} - own
-            if any(id(parameter) in others for parameter in pyro.get_param_store().values()):
-                raise ValueError(
-                    f"name: another {type(other).__name__} named {self.name!r} keeps its parameters in Pyro's store "
-                    "under this name, and both would share them; expected another name, or pyro.clear_param_store()"
-                )
-        _OWNERS[self.name] = self
-
-    def _weight(self, kl_weight: Any) -> float:
-        if kl_weight is None:
-            return self.kl_weight
-        check_between("kl_weight", kl_weight, 0, 1e30)
-        return float(kl_weight)
+    def _weight(self, kl_weight: float | None) -> float:
+        return self.kl_weight if kl_weight is None else _check_weight("kl_weight", kl_weight)
 
     def _is_modified(self, weight: float) -> bool:
         return self.free_bits > 0 or weight != 1
 
-    def _weighted(self, weight: float) -> Any:
+    def _weighted(self, weight: float) -> contextlib.AbstractContextManager[object]:
         """Handler of the site ``z`` where the weighted KL is a Monte Carlo estimate."""
-        if isinstance(self.prior, NormalPrior) or not self._is_modified(weight):
+        if self.prior.is_normal or not self._is_modified(weight):
             return contextlib.nullcontext()
         return poutine.mask(mask=False) if weight == 0 else poutine.scale(scale=weight)
 
-    def _penalty(self, posterior: Any, prior: Any) -> torch.Tensor:
+    def _penalty(self, posterior: TorchDistribution, prior: TorchDistribution) -> torch.Tensor:
         """The KL of each datum in closed form, or with free bits that of the minibatch, which its data share."""
         if self.free_bits == 0:
-            return normal.divergence(posterior, prior)
-        each = normal.divergence_by_dimension(posterior, prior).mean(-2, keepdim=True)
+            return kl_divergence(posterior, prior)
+        each = kl_divergence_by_dimension(posterior, prior).mean(-2, keepdim=True)
         return each.clamp(min=self.free_bits).sum(-1)
 
-    def _count(self, x: Any, condition: Any, size: int | None) -> int:
-        """How many data there are."""
-        for name, tensor in (("x", x), ("condition", condition)):
-            if tensor is not None:
-                check_rows(name, tensor)
-        if x is not None and not x.is_floating_point():
-            raise TypeError(f"x: expected a floating-point tensor, got {x.dtype}")
-        if x is not None and condition is not None and len(x) != len(condition):
-            raise ValueError(f"condition: expected one row for each of the {len(x)} data, got {len(condition)}")
-        if x is None and condition is None:
-            if size is None:
-                raise ValueError("size: expected the number of data to draw where x is None, got None")
-            check_positive_int("size", size)
-            return size
-        return len(condition) if x is None else len(x)
 
-    def _check_data(self, rows: torch.Tensor, likelihood: Any) -> None:
-        if is_concrete(rows):
-            self.likelihood.check(rows)
-        if rows.shape[1:] != likelihood.event_shape:
-            raise ValueError(
-                f"x: the decoder's output is a distribution over shape {tuple(likelihood.event_shape)} for each datum, "
-                f"got data of shape {tuple(rows.shape)}"
-            )
-
-
-def data_plate(count: int, size: int | None, subsample_size: int | None, like: Any, name: str = "data") -> Any:
-    """The plate of all rows, of a random subsample of them, or of a minibatch that stands for ``size`` data."""
-    total = count if size is None else size
-    check_positive_int("size", total)
+def data_plate(name: str, plan: PlatePlan, like: torch.Tensor | None) -> pyro.plate:
+    """The plate of a plan, whose indices are where ``like`` is."""
     device = None if like is None else like.device
-    if total < count:
-        raise ValueError(f"size: expected at least the number of rows, {count}, got {total}")
-    if subsample_size is not None:
-        check_positive_int("subsample_size", subsample_size)
-        if total != count and subsample_size != count:
-            raise ValueError(
-                f"subsample_size: expected None, because x holds {count} of {total} data and so is a minibatch "
-                f"already, got {subsample_size}"
-            )
-        if subsample_size > count:
-            raise ValueError(f"subsample_size: expected at most the {count} data given, got {subsample_size}")
-    if total != count:
-        return pyro.plate(name, total, subsample=torch.arange(count, device=device), dim=-1)
-    return pyro.plate(name, total, subsample_size, dim=-1, device=device)
+    if plan.is_minibatch:
+        index = torch.arange(plan.subsample_size, device=device)
+        return pyro.plate(name, plan.size, subsample=index, dim=-1)
+    return pyro.plate(name, plan.size, plan.subsample_size, dim=-1, device=device)
 
 
-def rows_of(tensor: Any, index: torch.Tensor) -> Any:
-    """The rows of a plate."""
-    return tensor if tensor is None or len(index) == len(tensor) else tensor[index]
-
-
-def check_rows(name: str, tensor: Any) -> torch.Tensor:
+def check_tensor(name: str, tensor: torch.Tensor) -> torch.Tensor:
     """The tensor itself, refused unless it has rows."""
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{name}: expected a tensor of shape (N, ...), got {type(tensor).__name__}")
-    if tensor.dim() == 0 or len(tensor) == 0:
-        raise ValueError(f"{name}: expected shape (N, ...), got {tuple(tensor.shape)}")
+    return check_rows(name, tensor)
+
+
+def check_floating(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, refused unless it has rows of floating-point numbers."""
+    if not check_tensor(name, tensor).is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point tensor, got {tensor.dtype}")
     return tensor
+
+
+def _rows(tensor: torch.Tensor | None, index: torch.Tensor) -> torch.Tensor | None:
+    return None if tensor is None else rows_of(tensor, index)
 
 
 def _aligned(condition: torch.Tensor, lead: torch.Size) -> torch.Tensor:
     """One condition for each z of batch shape ``lead``, in one batch dimension."""
-    if lead[-1:] != condition.shape[:1]:
-        raise ValueError(
-            f"condition: expected shape (N, ...) for z of batch shape {tuple(lead)}, whose last entry is N, got "
-            f"{tuple(condition.shape)}"
-        )
+    shared.check_aligned(condition.shape, lead)
     return condition.expand(*lead, *condition.shape[1:]).reshape(-1, *condition.shape[1:])
 
 
-def _unflatten(raw: Any, lead: torch.Size) -> Any:
+def _unflatten(raw: Raw, lead: torch.Size) -> Raw:
     """A network's output, one tensor or several, for a batch of the shape ``lead``."""
     if isinstance(raw, (tuple, list)):
-        return tuple(_unflatten(part, lead) for part in raw)
+        return tuple(_reshaped(part, lead) for part in raw)
+    return _reshaped(raw, lead)
+
+
+def _reshaped(raw: Raw, lead: torch.Size) -> torch.Tensor:
     if not isinstance(raw, torch.Tensor):
         raise TypeError(f"decoder: expected a network that returns tensors, got a {type(raw).__name__}")
     if raw.shape[:1] != (math.prod(lead),):
@@ -289,7 +270,6 @@ def _unflatten(raw: Any, lead: torch.Size) -> Any:
     return raw.reshape(*lead, *raw.shape[1:])
 
 
-def _check_network(name: str, network: Any) -> torch.nn.Module:
-    if not isinstance(network, torch.nn.Module):
-        raise TypeError(f"{name}: expected a torch.nn.Module, got {type(network).__name__}")
-    return network
+def _check_weight(name: str, value: float) -> float:
+    check_between(name, value, 0, 1e30)
+    return float(value)

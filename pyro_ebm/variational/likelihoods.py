@@ -1,28 +1,33 @@
 """Distributions of data given what a decoder returns: binary, in the unit interval, real, or any of the host's.
 
-A likelihood is a module that maps the decoder's raw output to a host distribution with one value for each datum, and
-that checks data before they are observed under it.
+A likelihood makes a host distribution of the decoder's raw output, with one value for each datum, and checks data
+before they are observed under it. ``VAE`` makes likelihoods of names, numbers and functions, and takes any of its own.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
+import pyro.distributions as dist
 import torch
-from pyro import distributions as dist
+from pyro.distributions import TorchDistribution
 from torch.distributions import Distribution
 
+import _ppl_ebm.likelihoods as shared
 from _ppl_ebm.checks import check_positive
+
+#: What a decoder returns, one tensor or several.
+Raw: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
 
 
 class Likelihood(torch.nn.Module):
-    """The base: a module from a decoder's raw output to a host distribution, and a check of data."""
+    """The base: from a decoder's raw output to a host distribution, and a check of data."""
 
-    def forward(self, raw: Any) -> Distribution:
+    def distribution(self, raw: Raw) -> TorchDistribution:
         """The distribution of data; dimensions of a datum may still count as batch dimensions.
 
         :param raw: what the decoder returned, one tensor or several.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define distribution(raw)")
 
     def check(self, value: torch.Tensor) -> None:
         """Raise ``ValueError`` for data that cannot come from this likelihood."""
@@ -33,20 +38,16 @@ class Bernoulli(Likelihood):
 
     >>> import torch
     >>> from pyro_ebm.variational.likelihoods import Bernoulli
-    >>> print(Bernoulli()(torch.zeros(2)).log_prob(torch.tensor([0.0, 1.0])))
+    >>> print(Bernoulli().distribution(torch.zeros(2)).log_prob(torch.tensor([0.0, 1.0])))
     tensor([-0.6931, -0.6931])
     """
 
-    def forward(self, raw: Any) -> Distribution:
+    def distribution(self, raw: Raw) -> TorchDistribution:
         return dist.Bernoulli(logits=_tensor(raw))
 
     def check(self, value: torch.Tensor) -> None:
         if (value * value - value).abs().max() != 0:  # also for NaN and infinity; the cheapest test of many
-            raise ValueError(
-                f'x: likelihood="bernoulli" expected zeros and ones, got values {_range(value)}; grey values have no '
-                "density under it: binarise them (x > 0.5, or draws with probability x), or use "
-                'likelihood="continuous_bernoulli"'
-            )
+            raise shared.not_binary(*_range(value))
 
 
 class ContinuousBernoulli(Likelihood):
@@ -56,19 +57,16 @@ class ContinuousBernoulli(Likelihood):
 
     >>> import torch
     >>> from pyro_ebm.variational.likelihoods import ContinuousBernoulli
-    >>> print(ContinuousBernoulli()(torch.tensor(2.0)).log_prob(torch.tensor(0.5)))
-    tensor(-0.1614)
+    >>> print(f"{ContinuousBernoulli().distribution(torch.tensor(2.0)).log_prob(torch.tensor(0.5)):.4f}")
+    -0.1614
     """
 
-    def forward(self, raw: Any) -> Distribution:
+    def distribution(self, raw: Raw) -> TorchDistribution:
         return dist.ContinuousBernoulli(logits=_tensor(raw))
 
     def check(self, value: torch.Tensor) -> None:
         if not ((value >= 0) & (value <= 1)).all():
-            raise ValueError(
-                f'x: likelihood="continuous_bernoulli" expected values from 0 to 1, got values {_range(value)}; '
-                'rescale them, or use likelihood="normal"'
-            )
+            raise shared.outside_unit_interval(*_range(value))
 
 
 class Normal(Likelihood):
@@ -82,8 +80,9 @@ class Normal(Likelihood):
 
     >>> import torch
     >>> from pyro_ebm.variational.likelihoods import Normal
-    >>> Normal(0.5)(torch.zeros(2)).stddev, Normal()((torch.zeros(2), torch.ones(2))).stddev
-    (tensor([0.5000, 0.5000]), tensor([2.7183, 2.7183]))
+    >>> fixed, learned = Normal(0.5), Normal()
+    >>> fixed.distribution(torch.zeros(2)).variance, learned.distribution((torch.ones(1), torch.zeros(1))).variance
+    (tensor([0.2500, 0.2500]), tensor([1.]))
     """
 
     def __init__(self, scale: float | None = None) -> None:
@@ -94,79 +93,66 @@ class Normal(Likelihood):
             check_positive("scale", scale)
         self.scale = scale
 
-    def forward(self, raw: Any) -> Distribution:
+    def distribution(self, raw: Raw) -> TorchDistribution:
         if self.scale is None and isinstance(raw, (tuple, list)):
-            loc, log_scale = _pair(raw)
-            return dist.Normal(loc, log_scale.exp())
-        scale: Any = self.log_scale.exp() if self.scale is None else self.scale
-        return dist.Normal(_tensor(raw), scale)
+            shared.check_pair([tuple(_tensor(part).shape) for part in raw])
+            return dist.Normal(raw[0], raw[1].exp())
+        return dist.Normal(_tensor(raw), self.log_scale.exp() if self.scale is None else self.scale)
 
     def check(self, value: torch.Tensor) -> None:
         if not torch.isfinite(value).all():
-            raise ValueError("x: a normal likelihood expected finite values, got NaN or infinite ones")
+            raise shared.not_finite()
+
+    def extra_repr(self) -> str:
+        return "" if self.scale is None else f"{self.scale}"
 
 
 class Custom(Likelihood):
     """Any host distribution.
 
-    :param function: maps the decoder's raw output to it; a ``torch.nn.Module`` may have parameters of its own.
+    :param function: maps the decoder's raw output, with all its batch dimensions, to it; a ``torch.nn.Module`` may have
+        parameters of its own.
 
     >>> import torch
-    >>> from pyro import distributions as dist
+    >>> import pyro.distributions as dist
     >>> from pyro_ebm.variational.likelihoods import Custom
-    >>> Custom(lambda raw: dist.Poisson(raw.exp()))(torch.zeros(2)).mean
+    >>> print(Custom(lambda raw: dist.Poisson(raw.exp())).distribution(torch.zeros(2)).mean)
     tensor([1., 1.])
     """
 
-    def __init__(self, function: Callable[[Any], Distribution]) -> None:
+    def __init__(self, function: Callable[[Raw], TorchDistribution]) -> None:
         super().__init__()
         self.function = function
 
-    def forward(self, raw: Any) -> Distribution:
-        distribution = self.function(raw)
-        if not isinstance(distribution, dist.Distribution):
-            raise TypeError(f"likelihood: expected a function to a Pyro distribution, got {distribution!r} from it")
-        return distribution  # type: ignore[return-value]
+    def distribution(self, raw: Raw) -> TorchDistribution:
+        made = self.function(raw)
+        if not isinstance(made, Distribution):
+            raise TypeError(f"likelihood: expected a function to a Pyro distribution, got {made!r} from it")
+        return made
+
+    def extra_repr(self) -> str:
+        return "" if isinstance(self.function, torch.nn.Module) else f"{self.function!r}"
 
 
-_NAMES: dict[str, Callable[[], Likelihood]] = {
+_NAMED: dict[str, Callable[[], Likelihood]] = {
     "bernoulli": Bernoulli,
     "continuous_bernoulli": ContinuousBernoulli,
     "normal": Normal,
 }
 
 
-def resolve_likelihood(likelihood: Any) -> Likelihood:
-    """The likelihood that a name, a positive number or a function stands for."""
-    if isinstance(likelihood, str):
-        if likelihood not in _NAMES:
-            raise ValueError(f"likelihood: expected one of {', '.join(map(repr, _NAMES))}, got {likelihood!r}")
-        return _NAMES[likelihood]()
-    if callable(likelihood) and not isinstance(likelihood, type):
-        return Custom(likelihood)
-    if isinstance(likelihood, bool) or not isinstance(likelihood, (int, float)):
-        raise TypeError(
-            "likelihood: expected a name, a positive number (a standard deviation) or a function from the decoder's "
-            f"outputs to a distribution, got {likelihood!r}"
-        )
-    check_positive("likelihood", likelihood)
-    return Normal(float(likelihood))
+def resolve_likelihood(likelihood: Likelihood | str | float | Callable[[Raw], TorchDistribution]) -> Likelihood:
+    """A likelihood itself, or what a name, a positive number or a function stands for."""
+    if isinstance(likelihood, Likelihood):
+        return likelihood
+    return shared.resolve_likelihood(likelihood, _NAMED, Custom, Normal)
 
 
-def _pair(raw: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    if len(raw) != 2 or _tensor(raw[0]).shape != _tensor(raw[1]).shape:
-        raise ValueError(
-            "decoder: a normal likelihood expected locations and log standard deviations of one shape, got shapes "
-            f"{[tuple(part.shape) for part in raw]}"
-        )
-    return raw[0], raw[1]
-
-
-def _tensor(raw: Any) -> torch.Tensor:
+def _tensor(raw: Raw) -> torch.Tensor:
     if not isinstance(raw, torch.Tensor):
         raise TypeError(f"decoder: this likelihood expected one tensor of raw parameters, got {type(raw).__name__}")
     return raw
 
 
-def _range(value: torch.Tensor) -> str:
-    return f"from {value.min().item():g} to {value.max().item():g}"
+def _range(value: torch.Tensor) -> tuple[float, float]:
+    return value.min().item(), value.max().item()

@@ -1,40 +1,21 @@
-"""Normal distributions out of what networks return, and their divergences in closed form."""
+"""Normal distributions as networks give them, and their KL divergences in closed form."""
 
-from typing import Any
-
+import pyro.distributions as dist
 import torch
-from pyro import distributions as dist
-from torch.distributions import Distribution, kl_divergence
+from pyro.distributions import TorchDistribution
+from torch.distributions import kl_divergence as host_kl_divergence
 
-COVARIANCES = ("diagonal", "full")
+from _ppl_ebm.normals import Covariance, check_output, output_size
 
-
-def check_covariance(covariance: Any) -> None:
-    """Refuse whatever is not the name of a covariance."""
-    if covariance not in COVARIANCES:
-        raise ValueError(f'covariance: expected "diagonal" or "full", got {covariance!r}')
+__all__ = ["at", "kl_divergence", "kl_divergence_by_dimension", "loc_and_scale", "normal_from", "normal_of"]
+__all__ += ["output_size"]
 
 
-def output_size(size: int, covariance: str = "diagonal") -> int:
-    """How many numbers parametrise a normal distribution.
-
-    :param size: its dimensions.
-    :param covariance: ``"diagonal"`` or ``"full"``.
-
-    >>> from pyro_ebm.variational.normal import output_size
-    >>> output_size(3), output_size(3, "full")
-    (6, 9)
-    """
-    return 2 * size if covariance == "diagonal" else size + size * (size + 1) // 2
-
-
-def normal_from(name: str, output: Any, size: int, covariance: str = "diagonal") -> dist.TorchDistribution:
+def normal_from(name: str, output: torch.Tensor, size: int, covariance: Covariance = "diagonal") -> TorchDistribution:
     """The normal distribution whose parameters a network returned.
 
     :param name: the network's name in messages.
-    :param output: shape ``(..., 2 * size)``, location and log standard deviation, for ``"diagonal"``; for ``"full"``
-        ``(..., size + size * (size + 1) // 2)``, the location, then the rows of a lower-triangular factor of the
-        covariance, of whose diagonal this is the logarithm.
+    :param output: shape ``(..., output_size(size, covariance))``, as :func:`output_size` describes it.
     :param size: dimensions.
     :param covariance: ``"diagonal"`` or ``"full"``.
     :return: batch shape ``(...)``, event shape ``(size,)``.
@@ -49,19 +30,14 @@ def normal_from(name: str, output: Any, size: int, covariance: str = "diagonal")
     """
     if not isinstance(output, torch.Tensor):
         raise TypeError(f"{name}: expected a network that returns a tensor, got a {type(output).__name__}")
-    expected = output_size(size, covariance)
-    if output.shape[-1:] != (expected,):
-        raise ValueError(
-            f"{name}: expected an output of shape (..., {expected}), which parametrises a normal distribution of "
-            f"{size} dimensions with {covariance} covariance, got {tuple(output.shape)}"
-        )
+    check_output(name, output.shape, size, covariance)
     loc, rest = output[..., :size], output[..., size:]
     if covariance == "diagonal":
         return dist.Normal(loc, rest.exp()).to_event(1)
-    return dist.MultivariateNormal(loc, scale_tril=_factor(rest, size))
+    return dist.MultivariateNormal(loc, scale_tril=_lower_triangular(rest, size))
 
 
-def _factor(entries: torch.Tensor, size: int) -> torch.Tensor:
+def _lower_triangular(entries: torch.Tensor, size: int) -> torch.Tensor:
     """Lower-triangular matrices from their rows, the diagonal through exp."""
     rows, columns = torch.tril_indices(size, size, device=entries.device)
     matrix = entries.new_zeros((*entries.shape[:-1], size, size))
@@ -69,60 +45,58 @@ def _factor(entries: torch.Tensor, size: int) -> torch.Tensor:
     return matrix.tril(-1) + torch.diag_embed(matrix.diagonal(dim1=-2, dim2=-1).exp())
 
 
-def is_factorised(distribution: Distribution) -> bool:
-    """Whether this is a vector of independent normal variables."""
-    return (
-        isinstance(distribution, dist.Independent)
-        and isinstance(distribution.base_dist, torch.distributions.Normal)
-        and len(distribution.event_shape) == 1
-    )
-
-
-def divergence(posterior: Distribution, prior: Distribution) -> torch.Tensor:
+def kl_divergence(posterior: TorchDistribution, prior: TorchDistribution) -> torch.Tensor:
     """KL(posterior | prior) of two normal distributions in closed form, shape ``batch_shape``.
 
     >>> import torch
-    >>> from pyro_ebm.variational.normal import divergence, normal_from
+    >>> from pyro_ebm.variational.normal import kl_divergence, normal_from
     >>> standard = normal_from("prior", torch.zeros(4), 2)
-    >>> print(divergence(normal_from("encoder", torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]), 2, "full"), standard))
+    >>> print(kl_divergence(normal_from("encoder", torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]), 2, "full"), standard))
     tensor(0.5000)
     """
-    if is_factorised(posterior) and is_factorised(prior):
-        return divergence_by_dimension(posterior, prior).sum(-1)
-    return kl_divergence(_multivariate(posterior), _multivariate(prior))
+    if isinstance(posterior, dist.Independent) and isinstance(prior, dist.Independent):
+        return kl_divergence_by_dimension(posterior, prior).sum(-1)
+    return host_kl_divergence(_multivariate(posterior), _multivariate(prior))
 
 
-def divergence_by_dimension(posterior: Any, prior: Any) -> torch.Tensor:
-    """The terms of :func:`divergence`, one for each dimension, of two factorised normal distributions.
+def kl_divergence_by_dimension(posterior: TorchDistribution, prior: TorchDistribution) -> torch.Tensor:
+    """The terms of :func:`kl_divergence`, one for each dimension, of two diagonal normal distributions.
 
     :return: shape ``(..., size)``.
     """
-    return kl_divergence(posterior.base_dist, prior.base_dist)
+    return host_kl_divergence(_factors(posterior), _factors(prior))
 
 
-def _multivariate(distribution: Any) -> Distribution:
-    if not is_factorised(distribution):
-        return distribution
-    return dist.MultivariateNormal(distribution.mean, scale_tril=torch.diag_embed(distribution.stddev))
+def _factors(distribution: TorchDistribution) -> dist.Normal:
+    """The independent normal variables of a diagonal normal distribution."""
+    if not isinstance(distribution, dist.Independent):
+        raise TypeError(f"expected a diagonal normal distribution, got {distribution!r}")
+    return distribution.base_dist
 
 
-def parameters_of(posterior: Any) -> torch.Tensor:
-    """Location and scale of normal distributions side by side, one row for each."""
-    if is_factorised(posterior):
-        return torch.cat([posterior.mean, posterior.stddev], -1)
-    return torch.cat([posterior.loc, posterior.scale_tril.flatten(-2)], -1)
+def _multivariate(distribution: TorchDistribution) -> dist.MultivariateNormal:
+    loc, scale = loc_and_scale(distribution)
+    return dist.MultivariateNormal(loc, scale_tril=scale if scale.dim() > loc.dim() else torch.diag_embed(scale))
 
 
-def from_parameters(parameters: torch.Tensor, size: int) -> Any:
-    """The distributions that :func:`parameters_of` took apart."""
-    loc, rest = parameters[..., :size], parameters[..., size:]
-    if rest.shape[-1] == size and size > 1:
-        return dist.Normal(loc, rest).to_event(1)
-    return dist.MultivariateNormal(loc, scale_tril=rest.unflatten(-1, (size, size)))
+def loc_and_scale(posterior: TorchDistribution) -> tuple[torch.Tensor, torch.Tensor]:
+    """Location, and standard deviations ``(..., size)`` or the triangular factor ``(..., size, size)``."""
+    if isinstance(posterior, dist.Independent):
+        base: dist.Normal = posterior.base_dist
+        return base.loc, base.scale
+    full: dist.MultivariateNormal = posterior
+    return full.loc, full.scale_tril
 
 
-def at(distribution: Any, noise: torch.Tensor) -> torch.Tensor:
+def normal_of(loc: torch.Tensor, scale: torch.Tensor) -> TorchDistribution:
+    """The distribution that :func:`loc_and_scale` took apart."""
+    if scale.dim() > loc.dim():
+        return dist.MultivariateNormal(loc, scale_tril=scale)
+    return dist.Normal(loc, scale).to_event(1)
+
+
+def at(noise: torch.Tensor, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """The values of normal variables whose standard normal parts are ``noise``, shape ``(..., *batch_shape, size)``."""
-    if is_factorised(distribution):
-        return distribution.mean + distribution.stddev * noise
-    return distribution.loc + (distribution.scale_tril @ noise[..., None])[..., 0]
+    if scale.dim() > loc.dim():
+        return loc + (scale @ noise[..., None])[..., 0]
+    return loc + scale * noise

@@ -1,6 +1,6 @@
 """Pictures of autoencoders; matplotlib is imported when one is drawn."""
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,11 @@ from _ppl_ebm.plots import (
 from pyro_ebm.diagnostics.fields import to_numpy
 from pyro_ebm.sampling.types import ArrayLike
 from pyro_ebm.variational.cvae import CVAE
-from pyro_ebm.variational.posterior import check_model, data_of
+from pyro_ebm.variational.posterior import Data, check_model, data_of
 from pyro_ebm.variational.vae import VAE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Data: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike]
 
 
 @torch.no_grad()
@@ -119,7 +117,7 @@ def plot_traversal(
 @torch.no_grad()
 def plot_latent(
     vae: VAE,
-    data: ArrayLike,
+    data: torch.Tensor,
     *,
     labels: npt.ArrayLike | None = None,
     num_draws: int = 2000,

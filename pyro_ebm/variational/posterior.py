@@ -11,23 +11,37 @@ measures the encoder by.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import torch
 
+from _ppl_ebm.autoencoders import (
+    InferenceGap,
+    RefinedPosterior,
+    check_data_shape,
+    check_draws,
+    check_samples,
+    split_data,
+)
 from _ppl_ebm.checks import check_count, check_positive, check_positive_int
-from pyro_ebm.distributions.energy import EnergyDistribution
+from _ppl_ebm.plates import count_rows
 from pyro_ebm.sampling import steps
-from pyro_ebm.variational import normal
 from pyro_ebm.variational.cvae import CVAE
-from pyro_ebm.variational.latent import LatentModel, check_rows
-from pyro_ebm.variational.priors import NormalPrior, normalized_log_prob
+from pyro_ebm.variational.energy_prior import normalized_log_prob, unnormalized_log_prob
+from pyro_ebm.variational.latent import LatentModel, check_tensor
+from pyro_ebm.variational.normal import at, loc_and_scale, normal_of
+from pyro_ebm.variational.vae import VAE
+
+#: Data, or data and conditions.
+Data: TypeAlias = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+#: Locations and scales of normal distributions over the latent variables of N data.
+Proposal: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
 @torch.no_grad()
 def importance_weighted_log_likelihood(
-    vae: Any, data: Any, num_samples: int = 1000, batch_size: int = 100
+    vae: VAE | CVAE, data: Data, num_samples: int = 1000, batch_size: int = 100
 ) -> torch.Tensor:
     r"""Estimates of the log-likelihood of each datum (Burda, Grosse & Salakhutdinov 2016), in nats.
 
@@ -54,44 +68,20 @@ def importance_weighted_log_likelihood(
     torch.Size([50])
     """
     check_model("importance_weighted_log_likelihood", vae)
-    check_positive_int("num_samples", num_samples)
-    check_positive_int("batch_size", batch_size)
+    check_samples(num_samples, batch_size)
     x, condition = data_of(vae, data)
     joint = LogJoint(vae)
     estimates = []
     for rows, given in batches(batch_size, x, condition):
-        proposal = vae._encode(rows, given)
-        estimates.append(_log_mean_weight(joint, rows, given, proposal, _noise(proposal, num_samples)))
+        proposal = joint.proposal(rows, given)
+        estimates.append(joint.log_mean_weight(rows, given, proposal, _noise(proposal, num_samples)))
     return torch.cat(estimates)
-
-
-class InferenceGap(NamedTuple):
-    """Where a bound loses what it loses, in nats for each datum, shape ``(N,)``.
-
-    :param elbo: of the encoder's q(z | x).
-    :param fitted_elbo: of the member of the same family that is fitted to draws from the posterior.
-    :param log_likelihood: importance-weighted, with a normal distribution of full covariance fitted to those draws.
-    """
-
-    elbo: torch.Tensor
-    fitted_elbo: torch.Tensor
-    log_likelihood: torch.Tensor
-
-    @property
-    def amortization(self) -> torch.Tensor:
-        """``fitted_elbo - elbo``: what an encoder loses that is shared by all data."""
-        return self.fitted_elbo - self.elbo
-
-    @property
-    def approximation(self) -> torch.Tensor:
-        """``log_likelihood - fitted_elbo``: what the family of q loses."""
-        return self.log_likelihood - self.fitted_elbo
 
 
 @torch.no_grad()
 def inference_gap(
-    vae: Any, data: Any, draws: torch.Tensor, num_samples: int = 1000, batch_size: int = 100
-) -> InferenceGap:
+    vae: VAE | CVAE, data: Data, draws: torch.Tensor, num_samples: int = 1000, batch_size: int = 100
+) -> InferenceGap[torch.Tensor]:
     """Amortisation gap and approximation gap of an encoder (Cremer, Li & Duvenaud 2018), by draws from the posterior.
 
     The fitted member of the encoder's family has the draws' mean, and their covariance if it is full, else the inverse
@@ -120,33 +110,45 @@ def inference_gap(
     0.03
     """
     check_model("inference_gap", vae)
-    check_positive_int("num_samples", num_samples)
-    check_positive_int("batch_size", batch_size)
+    check_samples(num_samples, batch_size)
     x, condition = data_of(vae, data)
-    size = vae.latent_size
-    check_rows("draws", draws)
-    if draws.dim() != 3 or draws.shape[1:] != (len(x), size) or len(draws) <= size:
-        raise ValueError(f"draws: expected shape (more than {size}, {len(x)}, {size}), got {tuple(draws.shape)}")
+    check_draws(check_tensor("draws", draws).shape, len(x), vae.latent_size)
     joint = LogJoint(vae)
-    gaps = []
-    for rows, given, z in batches(batch_size, x, condition, draws.transpose(0, 1)):
-        fitted, proposal = _fit(z, vae.covariance)
-        noise = _noise(proposal, num_samples)  # the same for all three, whose differences count
-        bounds = (_elbo(joint, rows, given, q, noise) for q in (vae._encode(rows, given), fitted))
-        gaps.append(torch.stack([*bounds, _log_mean_weight(joint, rows, given, proposal, noise)]))
+    each = batches(batch_size, x, condition, draws.transpose(0, 1))
+    gaps = [_gap(joint, num_samples, rows, given, z) for rows, given, z in each]
     return InferenceGap(*torch.cat(gaps, 1))
 
 
-class RefinedPosterior(NamedTuple):
-    """Draws of z, shape ``(num_samples, N, latent_size)``, and each chain's mean acceptance, ``(num_samples, N)``."""
+def _gap(
+    joint: "LogJoint", num_samples: int, x: torch.Tensor, condition: torch.Tensor | None, draws: torch.Tensor
+) -> torch.Tensor:
+    """The three estimates of N data, with the same noise, for their differences count; shape ``(3, N)``."""
+    fitted, proposal = _fit(draws, joint.vae.covariance)
+    noise = _noise(proposal, num_samples)
+    bounds = [joint.elbo(x, condition, q, noise) for q in (joint.proposal(x, condition), fitted)]
+    return torch.stack([*bounds, joint.log_mean_weight(x, condition, proposal, noise)])
 
-    latent: torch.Tensor
-    accept_prob: torch.Tensor
+
+def _fit(draws: torch.Tensor, covariance: str) -> tuple[Proposal, Proposal]:
+    """Normal distributions fitted to draws of shape ``(N, num_draws, size)``: of the family, and of full covariance."""
+    loc = draws.mean(1)
+    residual = draws - loc[:, None]
+    matrix = residual.mT @ residual / (draws.shape[1] - 1)
+    full = loc, torch.linalg.cholesky(matrix)
+    if covariance == "full":
+        return full, full
+    return (loc, torch.linalg.inv(matrix).diagonal(dim1=-2, dim2=-1).rsqrt()), full
+
+
+def _noise(proposal: Proposal, num_samples: int) -> torch.Tensor:
+    """Standard normal draws, of which :func:`normal.at` makes those of normal distributions."""
+    loc, _ = proposal
+    return torch.randn_like(loc.expand(num_samples, *loc.shape))
 
 
 def refine_posterior(
-    vae: Any, data: Any, num_steps: int = 20, step_size: float = 0.5, num_samples: int = 1
-) -> RefinedPosterior:
+    vae: VAE | CVAE, data: Data, num_steps: int = 20, step_size: float = 0.5, num_samples: int = 1
+) -> RefinedPosterior[torch.Tensor]:
     """Draws of z that start from the encoder's proposal and go ``num_steps`` Langevin transitions to the posterior.
 
     Metropolis-adjusted (MALA), so p(z | x) is what they converge to, and the prior's normaliser is not needed. Step
@@ -177,18 +179,21 @@ def refine_posterior(
     check_positive_int("num_samples", num_samples)
     x, condition = data_of(vae, data)
     with torch.no_grad():
-        posterior = vae._encode(x, condition)
-        prior = vae._prior(condition)
-        position = posterior.sample((num_samples,))
-    log_prior = prior.unnormalized_log_prob if isinstance(prior, EnergyDistribution) else prior.log_prob
-    target = steps.Target(lambda z: vae._decode(z, condition).log_prob(x) + log_prior(z))
-    scale = posterior.variance.sqrt()
+        posterior = vae.latent_given_data(x, condition)
+        target = _posterior(vae, x, condition)
+        position, scale = posterior.sample((num_samples,)), posterior.variance.sqrt()
     state = steps.init(target, position)
     accept_prob = torch.zeros_like(state.log_density)
     for _ in range(num_steps):
         state, info = steps.adjusted_langevin_step(state, target, step_size, scale)
         accept_prob += info.accept_prob / num_steps
     return RefinedPosterior(state.position, accept_prob if num_steps else torch.ones_like(accept_prob))
+
+
+def _posterior(vae: LatentModel, x: torch.Tensor, condition: torch.Tensor | None) -> steps.Target:
+    """p(z | x) up to its constant, of z of shape ``(num_samples, N, latent_size)``."""
+    log_prior = unnormalized_log_prob(vae.latent_prior(condition))
+    return steps.Target(lambda z: vae.data_given_latent(z, condition).log_prob(x) + log_prior(z))
 
 
 class LogJoint:
@@ -199,73 +204,57 @@ class LogJoint:
 
     def __init__(self, vae: LatentModel) -> None:
         self.vae = vae
-        conditional = isinstance(vae.prior, NormalPrior) and vae.prior.network is not None
-        self.log_prior: Callable[..., torch.Tensor] | None = None
-        if not conditional:
-            self.log_prior = normalized_log_prob(vae._prior())
+        if not vae.prior.is_conditional:
+            self.log_prior = normalized_log_prob(vae.latent_prior())
 
-    def prior(self, z: torch.Tensor, condition: Any) -> torch.Tensor:
+    def prior(self, z: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
         """Log-densities of z of shape ``(S, N, latent_size)``."""
-        return self.vae._prior(condition).log_prob(z) if self.log_prior is None else self.log_prior(z)
+        if self.vae.prior.is_conditional:
+            return self.vae.latent_prior(condition).log_prob(z)
+        return self.log_prior(z)
 
-    def likelihood(self, x: torch.Tensor, z: torch.Tensor, condition: Any) -> torch.Tensor:
+    def likelihood(self, x: torch.Tensor, z: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
         """Log-likelihoods of N data given z of shape ``(S, N, latent_size)``."""
-        likelihood = self.vae._decode(z, condition)
-        self.vae._check_data(x, likelihood)
-        return likelihood.log_prob(x)
+        made = self.vae.data_given_latent(z, condition)
+        check_data_shape(x.shape, made.event_shape)
+        return made.log_prob(x)
 
-    def __call__(self, x: torch.Tensor, z: torch.Tensor, condition: Any) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, z: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
         return self.likelihood(x, z, condition) + self.prior(z, condition)
 
+    def proposal(self, x: torch.Tensor, condition: torch.Tensor | None) -> Proposal:
+        """The encoder's q(z | x) of N data."""
+        return loc_and_scale(self.vae.latent_given_data(x, condition))
 
-def _noise(like: Any, num_samples: int) -> torch.Tensor:
-    """Standard normal draws, of which :func:`normal.at` makes those of a normal distribution."""
-    return torch.randn_like(like.mean.expand(num_samples, *like.mean.shape))
+    def log_mean_weight(
+        self, x: torch.Tensor, condition: torch.Tensor | None, proposal: Proposal, noise: torch.Tensor
+    ) -> torch.Tensor:
+        """log of the mean importance weight of each datum, with draws from ``proposal``."""
+        z = at(noise, *proposal)
+        return torch.logsumexp(self(x, z, condition) - normal_of(*proposal).log_prob(z), 0) - math.log(len(z))
 
-
-def _log_mean_weight(
-    joint: LogJoint, x: torch.Tensor, condition: Any, proposal: Any, noise: torch.Tensor
-) -> torch.Tensor:
-    """log of the mean importance weight of each datum, with draws from a normal distribution."""
-    z = normal.at(proposal, noise)
-    return torch.logsumexp(joint(x, z, condition) - proposal.log_prob(z), 0) - math.log(len(z))
-
-
-def _elbo(joint: LogJoint, x: torch.Tensor, condition: Any, q: Any, noise: torch.Tensor) -> torch.Tensor:
-    """The bound of each datum under a normal distribution, whose entropy is the closed form."""
-    return joint(x, normal.at(q, noise), condition).mean(0) + q.entropy()
-
-
-def _fit(draws: torch.Tensor, covariance: str) -> tuple[Any, Any]:
-    """Normal distributions fitted to draws of shape ``(N, num_draws, size)``: of the family, and of full covariance."""
-    loc = draws.mean(1)
-    residual = draws - loc[:, None]
-    matrix = residual.mT @ residual / (draws.shape[1] - 1)
-    full = normal.dist.MultivariateNormal(loc, matrix)
-    if covariance == "full":
-        return full, full
-    precision = torch.linalg.inv(matrix).diagonal(dim1=-2, dim2=-1)
-    return normal.dist.Normal(loc, precision.rsqrt()).to_event(1), full
+    def elbo(
+        self, x: torch.Tensor, condition: torch.Tensor | None, proposal: Proposal, noise: torch.Tensor
+    ) -> torch.Tensor:
+        """The bound of each datum under a normal distribution, whose entropy is the closed form."""
+        return self(x, at(noise, *proposal), condition).mean(0) + normal_of(*proposal).entropy()
 
 
-def check_model(owner: str, vae: Any) -> None:
+def check_model(owner: str, vae: LatentModel) -> None:
     """Refuse whatever is no :class:`VAE` or :class:`CVAE`."""
     if not isinstance(vae, LatentModel):
         raise TypeError(f"vae: {owner} expected a VAE or CVAE, got {type(vae).__name__}")
 
 
-def data_of(vae: Any, data: Any) -> tuple[torch.Tensor, Any]:
+def data_of(vae: LatentModel, data: Data) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Data and, for a :class:`CVAE`, conditions."""
-    if not isinstance(vae, CVAE):
-        vae._count(check_rows("data", data), None, None)
-        return data, None
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise TypeError(f"data: expected a pair (x, condition) for a CVAE, got {type(data).__name__}")
-    vae._count(data[0], data[1], None)
-    return data[0], data[1]
+    x, condition = split_data(data, isinstance(vae, CVAE))
+    x, condition = vae.check_data(x), None if condition is None else check_tensor("condition", condition)
+    count_rows(x, condition)
+    return x, condition
 
 
-def batches(batch_size: int, *tensors: Any) -> Iterator[tuple[Any, ...]]:
+def batches(batch_size: int, x: torch.Tensor, *others: torch.Tensor | None) -> Iterator[tuple[Any, ...]]:
     """Rows of all tensors together; ``None`` stays what it is."""
-    for start in range(0, len(tensors[0]), batch_size):
-        yield tuple(None if tensor is None else tensor[start : start + batch_size] for tensor in tensors)
+    for start in range(0, len(x), batch_size):
+        yield tuple(None if tensor is None else tensor[start : start + batch_size] for tensor in (x, *others))

@@ -1,9 +1,9 @@
 """Variational autoencoders as a model and a guide."""
 
-from typing import Any
-
 import torch
+from pyro.distributions import TorchDistribution
 
+from _ppl_ebm.calls import shows_its_call
 from pyro_ebm.variational.latent import LatentModel
 
 
@@ -34,8 +34,8 @@ class VAE(LatentModel):
     :param prior: ``"standard"`` for N(0, I), or one of :mod:`pyro_ebm.variational.priors`.
     :param likelihood: ``"bernoulli"`` (logits; data are zeros and ones), ``"continuous_bernoulli"`` (logits; data in
         [0, 1]), a positive number (Normal with this standard deviation), ``"normal"`` (the decoder returns a pair,
-        locations and log standard deviations, or the locations alone beside one learned standard deviation), or a
-        function from the decoder's output to a distribution.
+        locations and log standard deviations, or the locations alone beside one learned standard deviation), a function
+        from the decoder's output to a distribution, or one of :mod:`pyro_ebm.variational.likelihoods`.
     :param covariance: of the encoder, ``"diagonal"`` or ``"full"``.
     :param kl_weight: weight of the KL term, at least 0 (Higgins et al. 2017). To anneal it (Bowman et al. 2016), give
         ``kl_weight`` to ``model`` and ``guide`` in each step.
@@ -61,8 +61,14 @@ class VAE(LatentModel):
     (torch.Size([5, 6]), torch.Size([100, 6]))
     """
 
+    @shows_its_call
     def model(
-        self, x: Any = None, size: int | None = None, subsample_size: int | None = None, *, kl_weight: Any = None
+        self,
+        x: torch.Tensor | None = None,
+        *,
+        size: int | None = None,
+        subsample_size: int | None = None,
+        kl_weight: float | None = None,
     ) -> torch.Tensor:
         """The generative model.
 
@@ -75,8 +81,14 @@ class VAE(LatentModel):
         """
         return self._model(x, None, size, subsample_size, kl_weight)
 
+    @shows_its_call
     def guide(
-        self, x: Any, size: int | None = None, subsample_size: int | None = None, *, kl_weight: Any = None
+        self,
+        x: torch.Tensor | None,
+        *,
+        size: int | None = None,
+        subsample_size: int | None = None,
+        kl_weight: float | None = None,
     ) -> torch.Tensor:
         """The encoder as a guide, with the arguments of :meth:`model`.
 
@@ -84,35 +96,36 @@ class VAE(LatentModel):
         """
         return self._guide(x, None, size, subsample_size, kl_weight)
 
-    def encode(self, x: torch.Tensor) -> Any:
+    def encode(self, x: torch.Tensor) -> TorchDistribution:
         """The distribution q(z | x), batch shape ``(N,)``.
 
         :param x: shape ``(N, *event_shape)``.
         """
-        return self._encode(x)
+        return self.latent_given_data(x)
 
-    def decode(self, z: torch.Tensor) -> Any:
+    def decode(self, z: torch.Tensor) -> TorchDistribution:
         """The distribution p(x | z), batch shape ``(...)``.
 
         :param z: shape ``(..., latent_size)``.
         """
-        return self._decode(z)
+        return self.data_given_latent(z)
 
     def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
         """The mean of p(x | z) at the mean of q(z | x), shape of ``x``."""
-        return self._decode(self._encode(x).mean).mean
+        return self.decode(self.encode(x).mean).mean
 
-    def sample(self, shape: Any = ()) -> torch.Tensor:
+    @shows_its_call
+    def sample(self, shape: tuple[int, ...] = ()) -> torch.Tensor:
         """Data from the prior through the decoder, with the likelihood's noise; no gradient.
 
         :param shape: leading dimensions.
         :return: shape ``(*shape, *event_shape)``.
         """
-        return self._sample(tuple(shape))
+        return self._sample(tuple(shape), None)
 
     def log_prior(self, z: torch.Tensor) -> torch.Tensor:
         """Log-density of the prior, without its normaliser and guarded where that is unknown.
 
         :param z: shape ``(..., latent_size)``.
         """
-        return self._prior().log_prob(self._check_latent(z))
+        return self.latent_prior().log_prob(self.check_latent(z))

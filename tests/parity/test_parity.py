@@ -94,8 +94,8 @@ def test_both_packages_have_the_same_public_names():
     for name in ("diagnostics", "distributions", "infer", "objectives", "variational"):
         batched = {"HMC", "NUTS", "BatchedMCMC"} if name == "infer" else set()  # NumPyro's own run batches of chains
         assert set(getattr(first, name).__all__) == set(getattr(second, name).__all__) - batched
-    # random numbers are NumPyro's alone, and networks as parameters
-    only_numpyro = {"infer.keys", "infer.threefry", "variational.networks"}
+    # random numbers are NumPyro's alone
+    only_numpyro = {"infer.keys", "infer.threefry"}
     # JAX converts and broadcasts by itself, and NumPyro's MCMC runs batches of chains
     only_pyro = {"distributions.tensors", "infer.mcmc", "infer.hamiltonian", "infer.potential"}
 
@@ -111,7 +111,7 @@ HOST_ARGUMENTS |= {"key_data", "generator_states"}  # of a ChainState
 KERNELS = {"MALA", "ULA", "UnderdampedLangevin", "BlockGibbs", "ParallelTempering", "Exchange"}
 HOST_MEMBERS = {
     *("key_data", "generator_states", "seed"),
-    *("forward", "median", "bind", "bound", "pseudo_inputs"),  # a torch.nn.Module is called, bound, learned in place
+    *("forward", "median", "extra_repr", "pseudo_inputs"),  # a torch.nn.Module is called, bound, learned in place
     *("tree_flatten", "tree_unflatten", "gather_pytree_data_fields", "gather_pytree_aux_fields", "rng_key"),
     *("pytree_data_fields", "pytree_aux_fields", "validate_args", "has_rsample", "has_enumerate_support"),
     *(

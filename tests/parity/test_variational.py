@@ -13,9 +13,9 @@ import pyro.distributions as pyro_dist  # noqa: E402
 import numpyro_ebm  # noqa: E402
 import pyro_ebm  # noqa: E402
 from numpyro_ebm import variational as numpyro_variational  # noqa: E402
-from numpyro_ebm.variational.normal import divergence as numpyro_divergence  # noqa: E402
+from numpyro_ebm.variational.normal import kl_divergence as numpyro_kl_divergence  # noqa: E402
 from pyro_ebm import variational as pyro_variational  # noqa: E402
-from pyro_ebm.variational.normal import divergence as pyro_divergence  # noqa: E402
+from pyro_ebm.variational.normal import kl_divergence as pyro_kl_divergence  # noqa: E402
 
 pytestmark = [pytest.mark.numpyro, pytest.mark.pyro]
 
@@ -94,7 +94,7 @@ def test_encoders(covariance):
     with jax.numpy_rank_promotion("allow"):  # NumPyro's densities promote
         agree(posteriors[0].log_prob(jnp.asarray(Z)), posteriors[1].log_prob(torch.tensor(Z)))
     pairs = [(q, vae.prior.distribution()) for q, vae in zip(posteriors, (first, second), strict=True)]
-    agree(numpyro_divergence(*pairs[0]), pyro_divergence(*pairs[1]))
+    agree(numpyro_kl_divergence(*pairs[0]), pyro_kl_divergence(*pairs[1]))
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "normal", 0.3])

@@ -48,7 +48,7 @@ def test_amortized_guide_beside_an_autoguide():
 
 
 def test_amortized_guide_with_supports():
-    guide = AmortizedGuide(lambda x: jnp.zeros(8), {"z": 3, "rate": ()}, {"rate": dist.constraints.positive})
+    guide = AmortizedGuide(lambda x: jnp.zeros(8), {"z": 3, "rate": ()}, supports={"rate": dist.constraints.positive})
     trace = handlers.trace(handlers.seed(guide, 0)).get_trace(jnp.ones((6, 2)), subsample_size=4)
     assert trace["z"]["value"].shape == (4, 3)
     assert trace["rate"]["value"].shape == (4,)

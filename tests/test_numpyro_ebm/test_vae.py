@@ -34,7 +34,9 @@ from numpyro_ebm.variational import (  # noqa: E402
     plot_traversal,
     refine_posterior,
 )
-from numpyro_ebm.variational.normal import divergence, divergence_by_dimension  # noqa: E402
+from numpyro_ebm.variational.networks import learned_arrays  # noqa: E402
+from numpyro_ebm.variational.normal import kl_divergence, kl_divergence_by_dimension  # noqa: E402
+from numpyro_ebm.variational.priors import Prior  # noqa: E402
 from test_numpyro_ebm.vae_models import (  # noqa: E402
     CONSTANT,
     EXACT,
@@ -82,12 +84,12 @@ def test_kl_against_quadrature_or_the_formula(covariance):
     loc, scale = np.array([[0.3, -1.0]]), np.array([[0.5, 2.0]])
     prior = dist.Normal(jnp.asarray(loc + 1), jnp.asarray(3 * scale)).to_event(1)
     if covariance == "diagonal":
-        got = divergence_by_dimension(dist.Normal(jnp.asarray(loc), jnp.asarray(scale)).to_event(1), prior)[0, 0]
+        got = kl_divergence_by_dimension(dist.Normal(jnp.asarray(loc), jnp.asarray(scale)).to_event(1), prior)[0, 0]
         q, p = stats.norm(0.3, 0.5), stats.norm(1.3, 1.5)
         expected = integrate.quad(lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), -6, 6)[0]
     else:
         factor = np.array([[0.5, 0.0], [0.7, 2.0]])
-        got = divergence(dist.MultivariateNormal(jnp.asarray(loc), scale_tril=jnp.asarray(factor[None])), prior)[0]
+        got = kl_divergence(dist.MultivariateNormal(jnp.asarray(loc), scale_tril=jnp.asarray(factor[None])), prior)[0]
         precision = np.diag(1 / (3 * scale[0]) ** 2)
         trace, log_ratio = (
             np.trace(precision @ factor @ factor.T),
@@ -106,9 +108,9 @@ def test_weights_and_free_bits_with_a_learned_prior():
     kl = 0.5 * ((q.variance + (q.mean - p.mean) ** 2) / p.variance - 1 + np.log(p.variance / q.variance))
     penalty = 6 * 0.3 * np.maximum(0.2, kl.mean(0)).sum()
     for size in (6, 12):  # whose plate draws indices before z
-        z = site_value(cvae, x, c, size)
+        z = site_value(cvae, x, c, size=size)
         expected = size / 6 * (penalty - cvae.decode(z, c).log_prob(x).sum())
-        np.testing.assert_allclose(loss(cvae, x, c, size), expected, rtol=1e-10)
+        np.testing.assert_allclose(loss(cvae, x, c, size=size), expected, rtol=1e-10)
 
 
 def test_factor_of_a_full_covariance_is_filled_row_by_row():
@@ -232,6 +234,46 @@ def test_likelihoods_of_the_decoder():
     assert custom.decode(jnp.zeros((4, 2, 1))).batch_shape == (4, 2)
 
 
+class Doubled(likelihoods.Likelihood):
+    """A likelihood of a user's own: normal around twice the decoder's output."""
+
+    def distribution(self, raw, name):
+        return dist.Normal(2 * raw, numpyro.param(f"{name}.width", 1.0))
+
+    def check(self, value):
+        if (value < 0).any():
+            raise ValueError("x: expected no negative values")
+
+
+def test_a_likelihood_of_a_users_own():
+    vae = VAE(linear(3, 2), linear(1, 3), 1, likelihood=Doubled())
+    z, x = jnp.ones((2, 1)), jnp.full((2, 3), 0.3)
+    expected = stats.norm(2 * vae.decoder(z[0]), 1).logpdf(0.3).sum()
+    np.testing.assert_allclose(vae.decode(z).log_prob(x), expected, rtol=1e-10)
+    networks = {f"vae.{part}": learned_arrays(getattr(vae, part)) for part in ("encoder", "decoder")}
+    learned = vae.with_parameters({**networks, "vae.width": 3.0})
+    np.testing.assert_allclose(learned.decode(z).variance, np.full((2, 3), 9.0))
+    with pytest.raises(ValueError, match=r"^x: expected no negative values"):
+        loss(vae, -x)
+
+
+def test_what_models_and_priors_are_made_of():
+    vae = VAE(linear(3, 4), lambda z: jnp.zeros(3), 2, likelihood=0.5, prior=MixturePrior(3, 2, rng_key=KEY))
+    assert repr(vae) == (
+        "VAE(encoder: Partial of 16 numbers, decoder: function, latent_size=2, "
+        "prior=MixturePrior(num_components=3, latent_size=2), likelihood=Normal(0.5), covariance='diagonal', "
+        "kl_weight=1.0, free_bits=0.0, name='vae')"
+    )
+    cvae = CVAE(linear(4, 4), linear(3, 3), 2, prior=linear(1, 4), kl_weight=0.5)
+    assert repr(cvae).startswith("CVAE(encoder: Partial of 20 numbers, decoder: Partial of 12 numbers, latent_size=2, ")
+    assert "prior=NormalPrior(latent_size=2, network: Partial of 8 numbers), likelihood=Bernoulli()" in repr(cvae)
+    assert repr(EnergyPrior(RBM)) == f"EnergyPrior({RBM!r})"
+    assert repr(VampPrior(jnp.ones((5, 3)))).startswith("VampPrior(pseudo_inputs: (5, 3), constraint=")
+    guide = AmortizedGuide(linear(3, 4), {"z": 2})
+    expected = "AmortizedGuide(encoder: Partial of 16 numbers, sites={'z': (2,)}, supports={}, plate='data', "
+    assert repr(guide) == expected + "name='amortized')"
+
+
 # ------------------------------------------------------------------ the conditional model
 
 
@@ -266,6 +308,28 @@ def test_cvae_shapes_and_conditions():
     assert np.isfinite(loss(cvae, x, c, subsample_size=2))
     with pytest.raises(ValueError, match=r"^condition: expected one row"):
         loss(cvae, x, c[:3])
+
+
+class Shifted(Prior):
+    """A prior of a user's own, around the condition."""
+
+    latent_size = 2
+    is_conditional = True
+
+    def distribution(self, condition=None):
+        loc = jnp.concatenate([condition, -condition], -1)
+        return dist.Normal(loc, 0.7).to_event(1)
+
+
+def test_a_conditional_prior_of_a_users_own():
+    """The same estimates as with a network that returns the same."""
+    network = lambda c: jnp.concatenate([c, -c, jnp.full(2, np.log(0.7))])
+    x, c = jnp.ones((5, 2)), jnp.asarray(RNG.normal(size=(5, 1)))
+    models = [CVAE(linear(3, 4), linear(3, 2), 2, likelihood=0.5, prior=prior) for prior in (Shifted(), network)]
+    measured = [importance_weighted_log_likelihood(cvae, (x, c), 20, rng_key=KEY) for cvae in models]
+    np.testing.assert_allclose(*measured, rtol=1e-10)
+    np.testing.assert_allclose(*(cvae.log_prior(jnp.zeros((5, 2)), c) for cvae in models), rtol=1e-10)
+    assert np.isfinite(loss(models[0], x, c, kl_weight=0.5))
 
 
 # ------------------------------------------------------------------ networks and errors
@@ -307,7 +371,7 @@ NET = lambda x: jnp.zeros(4)
 ERRORS = {
     "encoder type": (lambda: VAE(3, NET, 2), TypeError, "^encoder: expected a callable"),
     "latent size": (lambda: VAE(NET, NET, 0), ValueError, "^latent_size: expected a positive integer, got 0"),
-    "covariance": (lambda: VAE(NET, NET, 2, covariance="low"), ValueError, '^covariance: expected "diagonal"'),
+    "covariance": (lambda: VAE(NET, NET, 2, covariance="low"), ValueError, '^covariance: VAE expected "diagonal"'),
     "likelihood": (lambda: VAE(NET, NET, 2, likelihood="beta"), ValueError, "^likelihood: .*got 'beta'"),
     "scale": (lambda: VAE(NET, NET, 2, likelihood=-1.0), ValueError, r"^likelihood: .*got -1\.0"),
     "no likelihood": (lambda: VAE(NET, NET, 2, likelihood=None), TypeError, "^likelihood: expected a name"),
@@ -317,7 +381,11 @@ ERRORS = {
     "kl_weight": (lambda: VAE(NET, NET, 2, kl_weight=-1), ValueError, "^kl_weight: .*got -1"),
     "free_bits": (lambda: VAE(NET, NET, 2, free_bits=-1), ValueError, "^free_bits: .*got -1"),
     "free_bits full": (lambda: VAE(NET, NET, 2, free_bits=1, covariance="full"), ValueError, "^free_bits: expected 0"),
-    "encoder output": (lambda: VAE(NET, NET, 3).encode(jnp.zeros((2, 1))), ValueError, "^encoder: expected 6 outputs"),
+    "encoder output": (
+        lambda: VAE(NET, NET, 3).encode(jnp.zeros((2, 1))),
+        ValueError,
+        r"^encoder: expected an output of shape \(\.\.\., 6\)",
+    ),
     "z": (lambda: VAE(NET, NET, 2).decode(jnp.zeros(3)), ValueError, r"^z: expected shape \(..., 2\), got \(3,\)"),
     "grey": (lambda: loss(VAE(NET, NET, 2), jnp.full((2, 4), 0.5)), ValueError, r"^x: likelihood.*binarise"),
     "range": (
@@ -336,9 +404,13 @@ ERRORS = {
     "mixture": (lambda: MixturePrior(0, 2, rng_key=KEY), ValueError, "^num_components: "),
     "vamp": (lambda: VampPrior(jnp.ones((2, 3))).distribution(), ValueError, "^prior: VampPrior has no encoder"),
     "energy": (lambda: EnergyPrior(3), TypeError, "^energy: EnergyPrior expected"),
-    "criterion": (lambda: EnergyPrior(RBM, 3), TypeError, "^criterion: EnergyPrior expected a function or None"),
+    "criterion": (
+        lambda: EnergyPrior(RBM, criterion=3),
+        TypeError,
+        "^criterion: EnergyPrior expected a function or None",
+    ),
     "criterion's type": (
-        lambda: EnergyPrior(RBM, lambda base: base).site(),
+        lambda: EnergyPrior(RBM, criterion=lambda base: base).site(),
         TypeError,
         "^criterion: EnergyPrior expected a function to a",
     ),
@@ -367,7 +439,7 @@ ERRORS = {
     "conditional": (lambda: NormalPrior(2, NET).distribution(), ValueError, "^condition: "),
     "sites": (lambda: AmortizedGuide(NET, ["z"]), TypeError, "^sites: expected a mapping"),
     "supports": (
-        lambda: AmortizedGuide(NET, {"z": 1}, {"y": dist.constraints.real}),
+        lambda: AmortizedGuide(NET, {"z": 1}, supports={"y": dist.constraints.real}),
         ValueError,
         "^supports: expected some",
     ),
@@ -381,6 +453,36 @@ ERRORS = {
         ValueError,
         "^vae.encoder: expected arrays of the network's shapes",
     ),
+    "data of another shape": (
+        lambda: loss(CONSTANT, jnp.ones((2, 4))),
+        ValueError,
+        r"^x: the decoder's output is a distribution over shape \(3,\) for each datum, got data of shape \(2, 4\)",
+    ),
+    "no rows": (lambda: loss(CONSTANT, jnp.ones((0, 3))), ValueError, r"^x: expected shape \(N, ...\), got \(0, 3\)"),
+    "one condition": (
+        lambda: CVAE(NET, NET, 2).sample(1.0, rng_key=KEY),
+        ValueError,
+        r"^condition: expected shape \(N, ...\), got \(\)",
+    ),
+    "a user's function": (
+        lambda: VAE(NET, NET, 2, likelihood=lambda raw: raw).decode(jnp.zeros((1, 2))),
+        TypeError,
+        "^likelihood: expected a function to a NumPyro distribution",
+    ),
+    "positional prior": (
+        lambda: VAE(NET, NET, 2, "standard"),
+        TypeError,
+        r"^VAE: expected 3 positional arguments, got 4; write VAE\(encoder, decoder, latent_size, \*, prior='standard'",
+    ),
+    "positional options of a CVAE": (lambda: CVAE(NET, NET, 2, None, 1.0), TypeError, "^CVAE: expected 3 .*got 5"),
+    "positional criterion": (
+        lambda: EnergyPrior(RBM, None),
+        TypeError,
+        r"^EnergyPrior: .*write EnergyPrior\(energy, \*, criterion=None\)",
+    ),
+    "positional spread": (lambda: MixturePrior(3, 2, 1.0, rng_key=KEY), TypeError, "^MixturePrior: expected 2"),
+    "positional supports": (lambda: AmortizedGuide(NET, {"z": 1}, {}), TypeError, "^AmortizedGuide: expected 2"),
+    "positional size": (lambda: CONSTANT.model(jnp.ones((2, 3)), 4), TypeError, "^VAE.model: expected 1 .*size=None"),
     "vae": (lambda: active_units(3, X), TypeError, "^vae: active_units expected a VAE"),
     "samples": (lambda: elbo_decomposition(EXACT, X, 0, rng_key=KEY), ValueError, "^num_samples: "),
     "threshold": (lambda: active_units(EXACT, X, -1), ValueError, "^threshold: "),

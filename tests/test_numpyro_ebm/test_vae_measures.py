@@ -101,7 +101,7 @@ def wrong_encoder(covariance):
     return VAE(encoder, EXACT.decoder, 2, likelihood=NOISE, covariance=covariance)
 
 
-def divergence(q, p):
+def kl_divergence(q, p):
     """Of two multivariate normal distributions, by the host."""
     full = [
         part
@@ -123,8 +123,8 @@ def test_inference_gaps_against_closed_forms(covariance):
     np.testing.assert_allclose(gap.log_likelihood, LOG_LIKELIHOOD[:10], atol=1e-3)
     precision = jnp.diagonal(jnp.linalg.inv(posterior.covariance_matrix), axis1=-2, axis2=-1)
     best = dist.Normal(posterior.loc, 1 / jnp.sqrt(precision)).to_event(1)
-    second = divergence(best, posterior) if covariance == "diagonal" else np.zeros(10)
-    total = divergence(vae.encode(x), posterior)
+    second = kl_divergence(best, posterior) if covariance == "diagonal" else np.zeros(10)
+    total = kl_divergence(vae.encode(x), posterior)
     assert total.min() > 0.2
     np.testing.assert_allclose(gap.approximation, second, rtol=0.05, atol=0.02)
     np.testing.assert_allclose(gap.amortization, total - second, rtol=0.05, atol=0.05)
@@ -151,7 +151,7 @@ def test_draws_of_the_posterior_from_the_encoders_proposal(sampler):
     assert (np.abs(draws.mean(0) - posterior.mean) < error).all()
     np.testing.assert_allclose(draws.var(0), posterior.variance, rtol=4.5 * np.sqrt(2 / count))
     gap = inference_gap(vae, x, draws, 100_000, rng_key=KEY)
-    np.testing.assert_allclose(gap.log_likelihood - gap.elbo, divergence(vae.encode(x), posterior), rtol=0.05)
+    np.testing.assert_allclose(gap.log_likelihood - gap.elbo, kl_divergence(vae.encode(x), posterior), rtol=0.05)
 
 
 def test_refinement_of_a_conditional_model_under_an_energy_prior():

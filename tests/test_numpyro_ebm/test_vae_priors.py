@@ -100,15 +100,15 @@ def test_rbm_prior_gradient_is_the_enumerated_one():
 def test_a_contrastive_prior_has_the_criterions_gradient():
     """Values are -F(z); gradients in z are the density's, those in the parameters contrastive divergence's."""
     z = jnp.asarray(RNG.normal(size=(40, 2)))
+    three_steps = lambda base: ContrastiveDivergence(base, num_steps=3, rng_key=KEY)
 
     def log_prob(z, weights):
-        prior = EnergyPrior(RBM._with(weights=weights), lambda base: ContrastiveDivergence(base, num_steps=3, rng_key=KEY))
-        return prior.site().log_prob(z)
+        return EnergyPrior(RBM.replace(weights=weights), criterion=three_steps).site().log_prob(z)
 
     np.testing.assert_allclose(log_prob(z, RBM.weights), -RBM.energy(z))
     by_z, by_weights = jax.grad(lambda *args: log_prob(*args).sum(), (0, 1))(z, RBM.weights)
     np.testing.assert_allclose(by_z, RBM.score(z))
-    criterion = lambda weights: ContrastiveDivergence(RBM._with(weights=weights), num_steps=3, rng_key=KEY).log_prob(z).sum()
+    criterion = lambda weights: three_steps(RBM.replace(weights=weights)).log_prob(z).sum()
     np.testing.assert_allclose(by_weights, jax.grad(criterion)(RBM.weights))
 
 
@@ -117,7 +117,7 @@ def test_a_contrastive_prior_has_the_criterions_gradient():
 def test_long_contrastive_chains_give_the_enumerated_gradient(kind, weight):
     """Negative samples from long chains: the ELBO's gradient, within Monte Carlo error."""
     count = 20_000
-    exact = RBM._with(log_partition="auto")
+    exact = RBM.replace(log_partition="auto")
     with jax.numpy_rank_promotion("allow"):
         start = exact.sample(jax.random.key(3), (count,))
     if kind == "CD":
@@ -126,9 +126,8 @@ def test_long_contrastive_chains_give_the_enumerated_gradient(kind, weight):
         criterion = lambda base: PersistentContrastiveDivergence(
             base, numpyro.primitives.mutable("chains", {"value": start}), num_steps=5
         )
-    vae = VAE(
-        CONSTANT.encoder, CONSTANT.decoder, 2, likelihood=0.7, prior=EnergyPrior(RBM, criterion), kl_weight=weight
-    )
+    prior = EnergyPrior(RBM, criterion=criterion)
+    vae = VAE(CONSTANT.encoder, CONSTANT.decoder, 2, likelihood=0.7, prior=prior, kl_weight=weight)
     x = jnp.zeros((count, 3))
 
     def objective(weights):
@@ -137,7 +136,7 @@ def test_long_contrastive_chains_give_the_enumerated_gradient(kind, weight):
 
     got = jax.jit(jax.grad(objective))(RBM.weights)
     z = site_value(vae, x)
-    expected = jax.grad(lambda weights: -weight * exact._with(weights=weights).log_prob(z).mean())(RBM.weights)
+    expected = jax.grad(lambda weights: -weight * exact.replace(weights=weights).log_prob(z).mean())(RBM.weights)
     hidden = exact.hidden_given_visible(start).mean
     error = weight * (start[:, :, None] * hidden[:, None]).std(0) / np.sqrt(count)
     assert (np.abs(got - expected) < 4.5 * error).all()
@@ -170,6 +169,10 @@ class QuadraticEnergy(EnergyDistribution):
     parameter_dims = {"precision": ("visible",)}
     arg_constraints = {"precision": dist.constraints.independent(dist.constraints.positive, 1)}
     support = dist.constraints.real_vector
+
+    def __init__(self, precision, *, log_partition="auto", sampler=None, validate_args=None):
+        options = {"log_partition": log_partition, "sampler": sampler, "validate_args": validate_args}
+        super().__init__({"precision": precision}, **options)
 
     def _energy(self, value):
         return 0.5 * (self.precision * value**2).sum()

@@ -59,10 +59,10 @@ def loss(vae, *args, params=None, num_particles=1, **kwargs):
     return float(objective.loss(KEY, params or {}, vae.model, vae.guide, *args, **kwargs))
 
 
-def site_value(vae, *args, key=KEY):
+def site_value(vae, *args, key=KEY, **kwargs):
     """The draw that Trace_ELBO makes with its key."""
     seeded = handlers.seed(vae.guide, jax.random.split(key)[1])
-    return handlers.trace(seeded).get_trace(*args)["z"]["value"]
+    return handlers.trace(seeded).get_trace(*args, **kwargs)["z"]["value"]
 
 
 CONSTANT = VAE(lambda x: jnp.array([0.5, -1.0, np.log(0.5), 0.0]), linear(2, 3), 2, likelihood=0.7)

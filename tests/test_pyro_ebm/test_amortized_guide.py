@@ -79,7 +79,7 @@ def test_an_amortised_guide_of_several_sites():
 def test_an_amortised_guide_of_constrained_sites():
     """A log-normal site without event dimensions and a site of matrices."""
     encoder = linear(3, 14)
-    guide = AmortizedGuide(encoder, {"rate": (), "m": (2, 3)}, {"rate": dist.constraints.positive})
+    guide = AmortizedGuide(encoder, {"rate": (), "m": (2, 3)}, supports={"rate": dist.constraints.positive})
     x = draw(6, 3)
     trace = poutine.trace(guide).get_trace(x, "ignored", subsample_size=4)
     trace.compute_log_prob()

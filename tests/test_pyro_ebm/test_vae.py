@@ -38,12 +38,14 @@ from pyro_ebm.variational import (  # noqa: E402
     elbo_decomposition,
     importance_weighted_log_likelihood,
     inference_gap,
+    likelihoods,
     plot_latent,
     plot_reconstructions,
     plot_traversal,
     refine_posterior,
 )
 from pyro_ebm.variational import normal as normals  # noqa: E402
+from pyro_ebm.variational.priors import Prior  # noqa: E402
 from test_pyro_ebm.vae_models import (  # noqa: E402
     COUNT,
     DOUBLE,
@@ -69,7 +71,7 @@ def test_divergences_are_those_of_gaussians(covariances):
         normals.normal_from("encoder", 0.5 * draw(4, normals.output_size(3, covariance)), 3, covariance)
         for covariance in covariances
     )
-    got = normals.divergence(posterior, prior)
+    got = normals.kl_divergence(posterior, prior)
     for i in range(4):
         means, matrices = zip(*((p.mean[i], _covariance(p, i)) for p in (posterior, prior)), strict=True)
         inverse, gap = torch.linalg.inv(matrices[1]), means[1] - means[0]
@@ -166,7 +168,7 @@ def test_the_default_objective_is_the_elbo():
     assert [name for name in trace.stochastic_nodes if name != "data"] == ["z"]
     loss, trace = single_loss(vae, x, elbo=TraceMeanField_ELBO)
     log_likelihood = parts(vae, x, trace.nodes["z"]["value"])[0]
-    kl = normals.divergence(vae.encode(x), vae.prior.distribution())
+    kl = normals.kl_divergence(vae.encode(x), vae.prior.distribution())
     np.testing.assert_allclose(loss, -(log_likelihood - kl).sum().item())
 
 
@@ -192,7 +194,7 @@ def test_gradients_of_a_weighted_objective_by_hand():
     pyro.set_rng_seed(1)
     q = vae.encode(x)
     z = q.mean + q.stddev * torch.randn(COUNT, LATENT, dtype=DOUBLE)
-    kl = normals.divergence_by_dimension(q, vae.prior.distribution()).mean(0).clamp(min=0.2).sum() * COUNT
+    kl = normals.kl_divergence_by_dimension(q, vae.prior.distribution()).mean(0).clamp(min=0.2).sum() * COUNT
     by_hand = torch.autograd.grad(0.3 * kl - vae.decode(z).log_prob(x).sum(), list(vae.parameters()))
     for mine, theirs in zip(got, by_hand, strict=True):
         torch.testing.assert_close(mine, theirs)
@@ -209,7 +211,7 @@ def test_weighted_kl_with_other_distributions(prior):
     log_likelihood, log_prior, log_posterior = parts(vae, x, trace.nodes["z"]["value"])
     kl = log_posterior - log_prior
     if prior == "full":
-        kl = normals.divergence(vae.encode(x), vae.prior.distribution())
+        kl = normals.kl_divergence(vae.encode(x), vae.prior.distribution())
     np.testing.assert_allclose(loss, -(log_likelihood - 0.3 * kl).sum().item())
 
 
@@ -218,7 +220,7 @@ def test_annealing_changes_the_next_step():
     vae, x = make(kl_weight=0.7), draw(COUNT, SIZE)
     for weight in (0.0, 0.25, 2.0):
         loss, trace = single_loss(vae, x, kl_weight=weight)
-        kl = normals.divergence(vae.encode(x), vae.prior.distribution())
+        kl = normals.kl_divergence(vae.encode(x), vae.prior.distribution())
         expected = parts(vae, x, trace.nodes["z"]["value"])[0] - weight * kl
         np.testing.assert_allclose(loss, -expected.sum().item())
 
@@ -346,7 +348,86 @@ def test_images_through_convolutions():
     assert importance_weighted_log_likelihood(vae, data, 7).shape == (10,)
 
 
+class Doubled(likelihoods.Likelihood):
+    """A likelihood of a user's own: normal around twice the decoder's output."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = torch.nn.Parameter(torch.ones((), dtype=DOUBLE))
+
+    def distribution(self, raw):
+        return dist.Normal(2 * raw, self.width)
+
+    def check(self, value):
+        if (value < 0).any():
+            raise ValueError("x: expected no negative values")
+
+
+def test_a_likelihood_of_a_users_own():
+    vae = make(likelihood=Doubled())
+    z, x = draw(COUNT, LATENT), draw(COUNT, SIZE).abs()
+    expected = dist.Normal(2 * vae.decoder(z), 1.0).log_prob(x).sum(-1)
+    torch.testing.assert_close(vae.decode(z).log_prob(x), expected)
+    train(vae, x, num_steps=1)
+    assert vae.likelihood.width != 1
+    with pytest.raises(ValueError, match=r"^x: expected no negative values"):
+        vae.model(-x)
+
+
+def test_what_models_and_priors_are_made_of():
+    vae = make(prior=MixturePrior(3, LATENT), kl_weight=0.5)
+    assert repr(vae) == (
+        "VAE(\n"
+        "  latent_size=2, covariance='diagonal', kl_weight=0.5, free_bits=0.0, name='vae'\n"
+        "  (encoder): Linear(in_features=5, out_features=4, bias=True)\n"
+        "  (decoder): Linear(in_features=2, out_features=5, bias=True)\n"
+        "  (likelihood): Normal(0.7)\n"
+        "  (prior): MixturePrior(num_components=3, latent_size=2)\n"
+        ")"
+    )
+    cvae = repr(make_conditional(prior=linear(3, 2 * LATENT), likelihood="bernoulli"))
+    assert cvae.startswith("CVAE(\n  latent_size=2")
+    assert "(prior): NormalPrior(\n    latent_size=2\n    (network): Linear(in_features=3" in cvae
+    rbm = GaussianBernoulliRBM(torch.ones(2, 3))
+    assert f"{rbm!r}" in repr(EnergyPrior(rbm))
+    assert repr(VampPrior(torch.ones(5, 3))).startswith("VampPrior(pseudo_inputs: (5, 3), constraint=")
+    assert "sites={'z': (2,)}, supports={}, plate='data', name='amortized'" in repr(
+        AmortizedGuide(linear(3, 4), {"z": 2})
+    )
+
+
 # ---------------------------------------------------------------------- conditions
+
+
+class Shifted(Prior):
+    """A prior of a user's own, around the condition."""
+
+    latent_size = LATENT
+    is_conditional = True
+
+    def distribution(self, condition=None):
+        return dist.Normal(condition[:, :LATENT], 0.7).to_event(1)
+
+
+class SameAsShifted(torch.nn.Module):
+    """The network that returns the same."""
+
+    def forward(self, condition):
+        loc = condition[:, :LATENT]
+        return torch.cat([loc, torch.full_like(loc, math.log(0.7))], -1)
+
+
+def test_a_conditional_prior_of_a_users_own():
+    """The same estimates as with a network that returns the same."""
+    networks, x, c = (linear(SIZE + 3, 4, Joint), linear(LATENT + 3, SIZE, Joint)), draw(COUNT, SIZE), draw(COUNT, 3)
+    models = [CVAE(*networks, LATENT, likelihood=0.5, prior=prior) for prior in (Shifted(), SameAsShifted())]
+    measured = []
+    for cvae in models:
+        pyro.set_rng_seed(0)
+        measured.append(importance_weighted_log_likelihood(cvae, (x, c), 20))
+    torch.testing.assert_close(*measured)
+    torch.testing.assert_close(*(cvae.log_prior(torch.zeros(COUNT, LATENT, dtype=DOUBLE), c) for cvae in models))
+    assert math.isfinite(Trace_ELBO().loss(models[0].model, models[0].guide, x, c, kl_weight=0.5))
 
 
 @pytest.mark.slow
@@ -424,9 +505,9 @@ ERRORS = {
     "pseudo_inputs:": (lambda: VampPrior(torch.zeros(2, 3), constraint=dist.constraints.positive), ValueError),
     "energy": (lambda: EnergyPrior(3), TypeError),
     "energy: EnergyPrior expected a continuous": (lambda: EnergyPrior(BernoulliRBM(torch.ones(2, 3))), ValueError),
-    "criterion": (lambda: EnergyPrior(GaussianBernoulliRBM(torch.ones(2, 3)), 3), TypeError),
+    "criterion": (lambda: EnergyPrior(GaussianBernoulliRBM(torch.ones(2, 3)), criterion=3), TypeError),
     "criterion: EnergyPrior expected a function to": (
-        lambda: EnergyPrior(GaussianBernoulliRBM(torch.ones(2, 3)), lambda base: base).site(),
+        lambda: EnergyPrior(GaussianBernoulliRBM(torch.ones(2, 3)), criterion=lambda base: base).site(),
         TypeError,
     ),
     "prior: CVAE": (lambda: make_conditional(prior=VampPrior(torch.zeros(2, 3))), TypeError),
@@ -436,11 +517,11 @@ ERRORS = {
     "encoder: expected an output": (lambda: make(5).encode(draw(3, SIZE)), ValueError),
     "z": (lambda: make().decode(draw(3, 4)), ValueError),
     "z:": (lambda: make().log_prior(draw(3, 4)), ValueError),
-    "x: the guide": (lambda: make().guide(None, 3), ValueError),
+    "x: the guide": (lambda: make().guide(None, size=3), ValueError),
     "size": (lambda: make().model(None), ValueError),
     "size: expected at least": (lambda: make().model(draw(3, SIZE), size=2), ValueError),
     "subsample_size": (lambda: make().model(draw(3, SIZE), subsample_size=4), ValueError),
-    "subsample_size: expected None": (lambda: make().model(draw(3, SIZE), 10, subsample_size=2), ValueError),
+    "subsample_size: expected None": (lambda: make().model(draw(3, SIZE), size=10, subsample_size=2), ValueError),
     "x": (lambda: make().model(torch.zeros(3, SIZE, dtype=torch.int64)), TypeError),
     "x: the decoder": (lambda: make().model(draw(3, SIZE + 1)), ValueError),
     'x: likelihood="bernoulli" expected': (
@@ -469,9 +550,30 @@ ERRORS = {
     "threshold": (lambda: active_units(make(), draw(3, SIZE), -1.0), ValueError),
     "sites": (lambda: AmortizedGuide(linear(3, 4), ["z"]), TypeError),
     "sites:": (lambda: AmortizedGuide(linear(3, 4), {}), ValueError),
-    "supports": (lambda: AmortizedGuide(linear(3, 4), {"z": 1}, {"y": dist.constraints.real}), ValueError),
+    "supports": (lambda: AmortizedGuide(linear(3, 4), {"z": 1}, supports={"y": dist.constraints.real}), ValueError),
     "sites\\['z'\\]": (lambda: AmortizedGuide(linear(3, 4), {"z": 0}), ValueError),
     "encoder: expected a torch": (lambda: AmortizedGuide(None, {"z": 1}), TypeError),
+    "x: expected shape": (lambda: make().model(draw(0, SIZE)), ValueError),
+    "condition: expected shape \\(N, ...\\), got \\(\\)": (
+        lambda: make_conditional().sample(torch.ones(())),
+        ValueError,
+    ),
+    "likelihood: expected a function to": (
+        lambda: make(likelihood=lambda raw: raw).decode(draw(1, LATENT)),
+        TypeError,
+    ),
+    "VAE: expected 3 positional arguments, got 4; write VAE\\(encoder, decoder, latent_size, \\*, prior='standard'": (
+        lambda: VAE(linear(5, 4), linear(2, 5), 2, "standard"),
+        TypeError,
+    ),
+    "CVAE: expected 3 .*got 5": (lambda: CVAE(linear(5, 4), linear(2, 5), 2, None, 1.0), TypeError),
+    "EnergyPrior: .*write EnergyPrior\\(energy, \\*, criterion=None\\)": (
+        lambda: EnergyPrior(GaussianBernoulliRBM(torch.ones(2, 3)), None),
+        TypeError,
+    ),
+    "MixturePrior: expected 2": (lambda: MixturePrior(3, 2, 1.0), TypeError),
+    "AmortizedGuide: expected 2": (lambda: AmortizedGuide(linear(3, 4), {"z": 1}, {}), TypeError),
+    "VAE.model: expected 1 .*size=None": (lambda: make().model(draw(3, SIZE), 4), TypeError),
 }
 
 

@@ -146,8 +146,8 @@ def test_inference_gaps_against_closed_forms(covariance):
     torch.testing.assert_close(gap.log_likelihood, log_likelihood, rtol=0, atol=1e-3)
     precision = torch.linalg.inv(posterior.covariance_matrix).diagonal(dim1=-2, dim2=-1)
     best = dist.Normal(posterior.mean, precision.rsqrt()).to_event(1)
-    second = normals.divergence(best, posterior) if covariance == "diagonal" else torch.zeros(10, dtype=DOUBLE)
-    total = normals.divergence(vae.encode(x), posterior)
+    second = normals.kl_divergence(best, posterior) if covariance == "diagonal" else torch.zeros(10, dtype=DOUBLE)
+    total = normals.kl_divergence(vae.encode(x), posterior)
     assert total.min() > 0.2
     torch.testing.assert_close(gap.approximation, second.detach(), rtol=0.05, atol=0.02)
     torch.testing.assert_close(gap.amortization, (total - second).detach(), rtol=0.05, atol=0.03)
@@ -180,7 +180,7 @@ def test_draws_of_the_posterior_from_the_encoders_proposal(sampler):
     assert ((draws.mean(0) - posterior.mean).abs() < 4.5 * spread / math.sqrt(count)).all()
     torch.testing.assert_close(draws.var(0), posterior.variance.detach(), rtol=4.5 * math.sqrt(2 / count), atol=0)
     gap = inference_gap(vae, x, draws, 100_000)
-    total = normals.divergence(vae.encode(x), posterior).detach()
+    total = normals.kl_divergence(vae.encode(x), posterior).detach()
     torch.testing.assert_close(gap.log_likelihood - gap.elbo, total, rtol=0.05, atol=0.05)
 
 

@@ -113,7 +113,7 @@ def test_an_unknown_partition_function_raises():
 def test_a_contrastive_prior_has_the_criterions_gradient():
     """Values are -F(z); gradients in z are the density's, those in the parameters contrastive divergence's."""
     rbm = GaussianBernoulliRBM(draw(LATENT, 3), visible_bias=draw(LATENT), hidden_bias=draw(3), log_partition=None)
-    prior = EnergyPrior(rbm, lambda base: ContrastiveDivergence(base, num_steps=3))
+    prior = EnergyPrior(rbm, criterion=lambda base: ContrastiveDivergence(base, num_steps=3))
     z = draw(COUNT, LATENT).requires_grad_()
     pyro.set_rng_seed(2)
     log_prob = prior.site().log_prob(z)
@@ -139,7 +139,7 @@ def test_long_contrastive_chains_give_the_enumerated_gradient(kind, weight):
         "CD": lambda base: ContrastiveDivergence(base, num_steps=30),
         "PCD": lambda base: PersistentContrastiveDivergence(base, chains, num_steps=5),
     }
-    prior = EnergyPrior(rbm._with(log_partition=None), criteria[kind])
+    prior = EnergyPrior(rbm.replace(log_partition=None), criterion=criteria[kind])
     vae, x = make(prior=prior, kl_weight=weight), draw(count, SIZE)
     pyro.set_rng_seed(1)
     loss = Trace_ELBO().differentiable_loss(vae.model, vae.guide, x) / count
