@@ -3,7 +3,8 @@
 import jax
 from jax.typing import ArrayLike
 
-from numpyro_ebm.sampling.protocols import CAPABILITIES, Capability, Energy
+from _ppl_ebm.capabilities import CAPABILITIES, Capability
+from numpyro_ebm.sampling.protocols import Energy
 from numpyro_ebm.sampling.types import Key
 
 

@@ -5,23 +5,12 @@ a user's own sampler runs in ``sample``, :func:`numpyro_ebm.infer.run_chain` and
 estimator as ``log_partition=``.
 """
 
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
+from _ppl_ebm.capabilities import Capability
 from numpyro_ebm.sampling.types import Key, PyTree
-
-#: What an energy may declare that it can do, by ``has_<capability>``.
-Capability = Literal[
-    "exact_partition",  # log_partition in closed form or by a sum
-    "exact_sampler",  # exact_sample
-    "ancestral_sampler",  # ancestral_sample
-    "gibbs_step",  # gibbs_step
-    "annealing",  # at_inverse_temperature and base_log_partition
-    "conditional_logits",  # conditional_logits
-    "continuous_score",  # a score without jumps, as score matching needs
-]
-CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
 
 
 class Target(Protocol):

@@ -2,7 +2,8 @@
 
 import torch
 
-from pyro_ebm.sampling.protocols import CAPABILITIES, Capability, Energy
+from _ppl_ebm.capabilities import CAPABILITIES, Capability
+from pyro_ebm.sampling.protocols import Energy
 from pyro_ebm.sampling.types import ArrayLike
 
 

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from _ppl_ebm import capabilities
 from _ppl_ebm.checks import check_positive, check_positive_int, check_probability
 from pyro_ebm.sampling import steps
 from pyro_ebm.sampling.protocols import Coordinates, Energy, MarkovChain, Sampler
@@ -29,23 +30,14 @@ from pyro_ebm.sampling.types import PyTree
 
 def check_sampler(energy: Energy, sampler: Any) -> None:
     """Refuse whatever is not a sampler configuration, or not one for this distribution."""
-    if sampler is None:
-        return
-    if isinstance(sampler, type) or not isinstance(sampler, Sampler):
-        raise TypeError(
-            f"sampler: {type(energy).__name__} expected None or one of Exact(), Gibbs(), Langevin(), "
-            f"Hamiltonian() from pyro_ebm.infer, got {sampler!r}"
-        )
-    sampler.check(energy)
+    if sampler is not None:
+        capabilities.check_sampler(energy, sampler, Sampler, "pyro_ebm")
+        sampler.check(energy)
 
 
 def check_chain(owner: str, energy: Energy, sampler: Any) -> None:
     """Refuse whatever is not a Markov chain for this distribution."""
-    if isinstance(sampler, type) or not isinstance(sampler, MarkovChain):
-        raise TypeError(
-            f"sampler: {owner} expected a Markov chain such as Gibbs(), with the methods check, sample, init, tune, "
-            f"advance and value, got {sampler!r}"
-        )
+    capabilities.check_chain(owner, sampler, MarkovChain)
     sampler.check(energy)
 
 
@@ -54,11 +46,7 @@ class Exact:
     """Independent draws by enumeration or in closed form."""
 
     def check(self, energy: Energy) -> None:
-        if "exact_sampler" not in energy.capabilities:
-            raise TypeError(
-                f"sampler: {type(energy).__name__} of event shape {tuple(energy.event_shape)} has no exact "
-                "sampler (none in closed form, or more than 2^16 enumerated terms); expected a Markov chain"
-            )
+        capabilities.check_exact(energy)
 
     @torch.no_grad()
     def sample(self, energy: Energy, shape: tuple[int, ...]) -> torch.Tensor:
@@ -70,10 +58,7 @@ class Ancestral:
     """Independent draws, one coordinate after the other, for causal models; ``Exact()`` draws the same in parallel."""
 
     def check(self, energy: Energy) -> None:
-        if "ancestral_sampler" not in energy.capabilities:
-            raise TypeError(
-                f"sampler: Ancestral() needs a causal model such as CausalAutoencoder, got {type(energy).__name__}"
-            )
+        capabilities.check_ancestral(energy)
 
     @torch.no_grad()
     def sample(self, energy: Energy, shape: tuple[int, ...]) -> torch.Tensor:
@@ -126,11 +111,7 @@ class Gibbs(Chain):
     """
 
     def check(self, energy: Energy) -> None:
-        if "gibbs_step" not in energy.capabilities:
-            raise TypeError(
-                f"sampler: Gibbs() needs hidden units with conditionals, and {type(energy).__name__} has none; "
-                "expected Langevin() or Hamiltonian()"
-            )
+        capabilities.check_gibbs(energy)
 
     def init(self, energy: Energy, value: torch.Tensor) -> torch.Tensor:
         """What a chain carries along: its value."""
@@ -174,11 +155,7 @@ class Hamiltonian(Chain):
         check_probability("target_accept", self.target_accept)
 
     def check(self, energy: Energy) -> None:
-        if energy.is_discrete:
-            raise TypeError(
-                f"sampler: {type(self).__name__}() moves along the score, and {type(energy).__name__} is "
-                "discrete; expected Gibbs() or Exact()"
-            )
+        capabilities.check_continuous(type(self).__name__, energy)
 
     @torch.no_grad()
     def tune(self, energy: Energy, value: torch.Tensor, num_steps: int) -> tuple[torch.Tensor, torch.Tensor]:
