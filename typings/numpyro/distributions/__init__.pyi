@@ -3,7 +3,6 @@ from typing import Any, Self
 
 import jax
 from jax.typing import ArrayLike
-
 from numpyro.distributions import constraints as constraints
 
 class Distribution:
@@ -61,7 +60,9 @@ class Distribution:
 
 class Independent(Distribution):
     base_dist: Distribution
-    def __init__(self, base_dist: Distribution, reinterpreted_batch_ndims: int, *, validate_args: bool | None = ...) -> None: ...
+    def __init__(
+        self, base_dist: Distribution, reinterpreted_batch_ndims: int, *, validate_args: bool | None = ...
+    ) -> None: ...
 
 class ExpandedDistribution(Distribution):
     base_dist: Distribution

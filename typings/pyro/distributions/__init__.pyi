@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch.distributions import constraints as constraints
@@ -42,7 +42,9 @@ class TorchDistribution:
 class Independent(TorchDistribution):
     base_dist: TorchDistribution
     reinterpreted_batch_ndims: int
-    def __init__(self, base_distribution: Any, reinterpreted_batch_ndims: int, validate_args: bool | None = ...) -> None: ...
+    def __init__(
+        self, base_distribution: Any, reinterpreted_batch_ndims: int, validate_args: bool | None = ...
+    ) -> None: ...
 
 class ExpandedDistribution(TorchDistribution):
     base_dist: TorchDistribution
