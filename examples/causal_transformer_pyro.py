@@ -61,7 +61,9 @@ def learn(train: np.ndarray, num_epochs: int, seed: int, progress: bool) -> Mode
         scale = pyro.param("scale", torch.ones(NUM_PIXELS), constraint=pyro.distributions.constraints.positive)
         with pyro.plate("digits", BATCH_SIZE):
             # (checked once, below: the probes of a causal network cost more than the step itself)
-            pyro.sample("pixels", CausalAutoencoder(network, (NUM_PIXELS,), scale=scale, validate_args=False), obs=batch)
+            pyro.sample(
+                "pixels", CausalAutoencoder(network, (NUM_PIXELS,), scale=scale, validate_args=False), obs=batch
+            )
 
     CausalAutoencoder(network, (NUM_PIXELS,), validate_args=True)
     decay = {"optimizer": torch.optim.Adam, "optim_args": {"lr": 3e-3}, "T_max": num_epochs}

@@ -10,7 +10,7 @@
    covariance units only narrow the models' ``Normal(0, 1)``, and heavy tails need room.
 2. Learn a MeanProductOfStudentT and a MeanCovarianceRBM of the whitened patches, with 144 covariance filters on a torus
    of 12x12, pooled over neighbourhoods of 3x3, and 64 mean filters. The criterion is score matching with one random
-   probe for the trace (``ScoreMatching(..., estimator="hutchinson")``), the quickest way to good filters. It hardly sees how much
+   probe for the trace (``estimator="hutchinson"``), the quickest way to good filters. It hardly sees how much
    mass lies far from the data, so some updates by persistent contrastive divergence with Gibbs chains follow.
 3. Show the filters in pixels, as what a filter adds to a patch: dewhitening matrix times filter. How Gabor-like are
    they? Match every one with 46,080 Gabor functions, and do the same to principal components and random filters. Mean

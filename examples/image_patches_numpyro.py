@@ -29,7 +29,9 @@ def make_model(family: str, parameters: dict[str, Any], pooling: Any) -> Model:
     filters, weights = parameters["filters"], parameters["weights"]
     units, hidden_bias = parameters["units"], parameters["hidden_bias"]
     if family == "mPoT":
-        return MeanProductOfStudentT(filters, weights, concentration=jnp.exp(units), pooling=pooling, hidden_bias=hidden_bias)
+        return MeanProductOfStudentT(
+            filters, weights, concentration=jnp.exp(units), pooling=pooling, hidden_bias=hidden_bias
+        )
     return MeanCovarianceRBM(filters, weights, pooling=-pooling, covariance_bias=units, hidden_bias=hidden_bias)
 
 

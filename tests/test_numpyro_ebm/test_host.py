@@ -310,7 +310,8 @@ DISTRIBUTIONS = {
     "constant": GaussianBernoulliRBM(**ARGUMENTS, log_partition=1.5),
     "neural": NeuralEnergy(jnp.sum, (3,), log_partition=jnp.array(0.5)),
     "estimated": GaussianBernoulliRBM(
-        **ARGUMENTS, log_partition=infer.AnnealedImportanceSampling(num_chains=5, num_temperatures=5, rng_key=jax.random.key(0))
+        **ARGUMENTS,
+        log_partition=infer.AnnealedImportanceSampling(num_chains=5, num_temperatures=5, rng_key=jax.random.key(0)),
     ),
 }
 
