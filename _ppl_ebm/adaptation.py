@@ -5,16 +5,15 @@ import math
 from typing import Any, NamedTuple
 
 PRECONDITIONERS = ("gradients", "variances", None)
-START_BUFFER, START_SHARE = (
-    75,
-    0.15,
-)  # transitions before the first window: Stan's, but at most a share of those that learn
-END_BUFFER, END_SHARE = 50, 0.25  # after the last one, likewise
+# buffers before the first window and after the last: Stan's, but at most a share of the transitions that learn
+START_BUFFER, START_SHARE = 75, 0.15
+END_BUFFER, END_SHARE = 50, 0.25
 MIN_WINDOW = 5  # transitions of the first window, at least
-STABILISER, SHRINKAGE, FORGETTING = 10, 0.05, 0.75  # t0, gamma and kappa of Hoffman & Gelman (2014)
+STABILISER, SHRINKAGE, FORGETTING = 10, 0.1, 0.75  # t0, gamma (0.05 there) and kappa of Hoffman & Gelman (2014)
 PRIOR_DRAWS = 5  # the weight of the scale before a window, in the logarithm of the one after it
 LINEAR = 0.5  # correlation of minus the score with the position from which on their slope counts
-MAX_REACH = 10.0  # a scale is at most so many standard deviations of what the chain has seen
+MAX_REACH = 30.0  # a scale is at most so many standard deviations of what the chain has seen
+STUCK, MAX_HALVINGS = 0.05, 30  # acceptance probability below which one of several chains halves its own step
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,17 +4,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import init_to_uniform
-from numpyro.primitives import Messenger
 from numpyro.util import is_prng_key
 
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.infer.kernel import GradientKernel
 from numpyro_ebm.infer.potential import Potential, PotentialFn
-from numpyro_ebm.infer.sites import energy_distribution, is_masked
+from numpyro_ebm.infer.sites import Unnormalized, energy_distribution, is_masked
 from numpyro_ebm.sampling import steps
+from numpyro_ebm.sampling.protocols import Target
 from numpyro_ebm.sampling.types import Key, Model, ModelArgs, ModelKwargs, PyTree, Site
 
 #: Energy distributions by site.
@@ -78,7 +77,7 @@ class Exchange(GradientKernel):
         )
 
     def _density_model(self) -> Model | None:
-        return None if self._model is None else Unnormalized(self._model)
+        return None if self._model is None else Unnormalized(self._model, _is_observed)
 
     def _starting_point(self, rng_key: Key, init_params: PyTree, args: ModelArgs, kwargs: ModelKwargs) -> PyTree:
         params = super()._starting_point(rng_key, init_params, args, kwargs)
@@ -95,8 +94,9 @@ class Exchange(GradientKernel):
         return Likelihood(self.get_potential_fn(model_args, model_kwargs), sites, observed)
 
     def _step(
-        self, rng_key: Key, chain: steps.State, target: "Likelihood", step_size: jax.Array, scale: jax.Array
+        self, rng_key: Key, chain: steps.State, target: Target, step_size: jax.Array, scale: jax.Array
     ) -> tuple[steps.State, steps.Info]:
+        assert isinstance(target, Likelihood)
         key_propose, key_data, key_accept = jax.random.split(rng_key, 3)
         noise = jax.random.normal(key_propose, chain.position.shape, chain.position.dtype)
         proposal = steps.init(target, chain.position + step_size * scale * noise)
@@ -155,29 +155,5 @@ def _observed_energies(sites: dict[str, Site]) -> Energies:
     return found
 
 
-class Unnormalized:
-    """A model whose observed energy distributions leave their normalisers out, without a guard.
-
-    :param model: a NumPyro model.
-    """
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-
-    def __call__(self, *args: PyTree, **kwargs: PyTree) -> PyTree:
-        with _Unnormalized():
-            return self.model(*args, **kwargs)
-
-
-class _Unnormalized(Messenger):
-    """Replaces the distribution of observed energy sites; its parameters are detached, for nobody needs gradients."""
-
-    def process_message(self, msg: Site) -> None:
-        if msg["type"] != "sample" or not msg["is_observed"] or is_masked(msg["fn"]):
-            return
-        distribution = energy_distribution(msg["fn"])
-        if distribution is None:
-            return
-        bare = lax.stop_gradient(distribution).with_log_partition(None)
-        depth = msg["fn"].event_dim - distribution.event_dim
-        msg["fn"] = bare.to_event(depth) if depth else bare
+def _is_observed(site: Site) -> bool:
+    return site["is_observed"]

@@ -1,8 +1,13 @@
 """The energy distributions among the sites of a model."""
 
+from collections.abc import Callable
+
+from jax import lax
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution
+from numpyro.primitives import Messenger
 
 from numpyro_ebm.distributions.energy import EnergyDistribution
+from numpyro_ebm.sampling.types import Model, Site
 
 _WRAPPERS = (Independent, ExpandedDistribution, MaskedDistribution)
 
@@ -27,3 +32,23 @@ def is_masked(distribution: Distribution) -> bool:
             return True
         distribution = distribution.base_dist
     return False
+
+
+class Unnormalized(Messenger):
+    """Detaches energy distributions and leaves their normalisers out, whatever ``log_partition`` is, without a guard.
+
+    :param model: a NumPyro model.
+    :param chosen: says of which sites, by their messages; masked distributions are left as they are.
+    """
+
+    def __init__(self, model: Model, chosen: Callable[[Site], bool]) -> None:
+        super().__init__(model)
+        self._chosen = chosen
+
+    def process_message(self, msg: Site) -> None:
+        distribution = None if msg["type"] != "sample" or is_masked(msg["fn"]) else energy_distribution(msg["fn"])
+        if distribution is None or not self._chosen(msg):
+            return
+        bare = lax.stop_gradient(distribution).with_log_partition(None)
+        depth = msg["fn"].event_dim - distribution.event_dim
+        msg["fn"] = bare.to_event(depth) if depth else bare

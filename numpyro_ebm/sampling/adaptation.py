@@ -5,13 +5,15 @@ the target as its stationary distribution, and its first draw too.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from _ppl_ebm.adaptation import LINEAR, MAX_REACH, PRIOR_DRAWS, DualAveraging, Moments, Schedule
+
+_Tree = TypeVar("_Tree", bound=tuple)
 
 
 class AdaptationState(NamedTuple):
@@ -49,7 +51,7 @@ class WarmupAdaptation:
     >>> from numpyro_ebm.sampling.adaptation import WarmupAdaptation
     >>> adaptation = WarmupAdaptation(200, 1.0, True, 0.8, "variances")
     >>> adaptation.schedule.windows
-    ((75, 100), (100, 130))
+    ((27, 36), (36, 54), (54, 135))
     >>> state = adaptation.init(jnp.zeros(3))
     >>> float(state.step_size), state.scale.shape
     (1.0, (3,))
@@ -88,7 +90,7 @@ class WarmupAdaptation:
         new, schedule = state, self.schedule
         if self.adapt_step_size:
             new = self._learn_step_size(new, accept_prob, index == schedule.num_adapting - 1)
-        if self.preconditioner is not None and schedule.windows:
+        if self.preconditioner is not None and schedule.windows and position.size:
             new = self._learn_scale(new, index, position, score)
         return _where(index < schedule.num_adapting, new, state)
 
@@ -129,7 +131,7 @@ class WarmupAdaptation:
             square = jnp.where(told, slope / score, 1 / (score + moments.score**2))
         else:
             square = jnp.where(told, position / slope, position)
-        length = 0.5 * jnp.log(jnp.minimum(square, MAX_REACH**2 * position))
+        length = 0.5 * jnp.log(jnp.minimum(square, jnp.maximum(MAX_REACH**2 * position, before**2)))
         weight = count / (count + PRIOR_DRAWS)
         return jnp.where(position > 0, jnp.exp(weight * length + (1 - weight) * jnp.log(before)), before)
 
@@ -140,5 +142,5 @@ def _nothing(position: jax.Array) -> Moments:
     return Moments(jnp.zeros((), position.dtype), zeros, zeros, zeros, zeros, zeros)
 
 
-def _where(condition: jax.Array, new: AdaptationState, old: AdaptationState) -> AdaptationState:
+def _where(condition: jax.Array, new: _Tree, old: _Tree) -> _Tree:
     return jax.tree.map(lambda after, before: jnp.where(condition, after, before), new, old)

@@ -102,9 +102,9 @@ def hamiltonian_step(
     size = jnp.broadcast_to(step_size, batch)
     if jitter:
         size = size * jax.random.uniform(key_jitter, batch, dtype, 1 - jitter, 1 + jitter)
-    proposal, end_momentum = _leapfrog(target, state, momentum, size, num_leapfrog, scale)
+    proposal, end_momentum = leapfrog(target, state, momentum, size, num_leapfrog, scale)
     accepted, info = _metropolis(key_accept, state, proposal, momentum, end_momentum)
-    return _select(accepted, proposal, state), info
+    return select(accepted, proposal, state), info
 
 
 def adjusted_langevin_step(
@@ -153,9 +153,9 @@ def underdamped_step(
     noise = normal(key_momentum, state.position.shape, state.position.dtype)
     momentum = decay * state.momentum + jnp.sqrt(1 - decay**2) * noise
     start = State(*state[:3])
-    proposal, end_momentum = _leapfrog(target, start, momentum, size, num_leapfrog, scale)
+    proposal, end_momentum = leapfrog(target, start, momentum, size, num_leapfrog, scale)
     accepted, info = _metropolis(key_accept, start, proposal, momentum, end_momentum)
-    return _select(accepted, PhaseState(*proposal, end_momentum), PhaseState(*start, -momentum)), info
+    return select(accepted, PhaseState(*proposal, end_momentum), PhaseState(*start, -momentum)), info
 
 
 def block_gibbs_step(rng_key: jax.Array, state: State, target: Any) -> tuple[State, Info]:
@@ -163,7 +163,7 @@ def block_gibbs_step(rng_key: jax.Array, state: State, target: Any) -> tuple[Sta
     return init(target, target.gibbs_step(rng_key, state.position)), _always(state)
 
 
-def _leapfrog(
+def leapfrog(
     target: Any, state: State, momentum: jax.Array, step_size: jax.Array, num_leapfrog: int, scale: Any
 ) -> tuple[State, jax.Array]:
     """Follow Hamilton's equations; momenta are in units in which they are standard normal."""
@@ -208,5 +208,6 @@ def _sum_event(array: jax.Array, event_dim: int) -> jax.Array:
     return jnp.sum(array, axis=tuple(range(array.ndim - event_dim, array.ndim)))
 
 
-def _select(accepted: jax.Array, proposal: Any, state: Any) -> Any:
+def select(accepted: jax.Array, proposal: Any, state: Any) -> Any:
+    """The proposal where it is accepted, else the state as it is, of any kind of state."""
     return jax.tree.map(lambda new, old: jnp.where(_over_event(accepted, new), new, old), proposal, state)

@@ -1,17 +1,19 @@
 """The exchange algorithm: posteriors over the parameters of energy distributions whose normaliser is not known."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import pyro
 import torch
 from pyro import poutine
 
 from pyro_ebm.distributions.energy import EnergyDistribution
-from pyro_ebm.infer.gibbs import GradientFreePotential, Unnormalized, differentiate, energy_distribution, is_reweighted
+from pyro_ebm.infer.gibbs import GradientFreePotential, differentiate, is_reweighted
 from pyro_ebm.infer.kernel import BatchedKernel
-from pyro_ebm.infer.potential import Potential
+from pyro_ebm.infer.potential import Potential, Values
+from pyro_ebm.infer.sites import Unnormalized, energy_distribution
 from pyro_ebm.sampling import steps
+from pyro_ebm.sampling.types import Model, ModelArgs, ModelKwargs, Site
+
+#: Energy distributions by site.
+Energies = dict[str, EnergyDistribution]
 
 
 class Exchange(BatchedKernel):
@@ -54,7 +56,7 @@ class Exchange(BatchedKernel):
 
     def __init__(
         self,
-        model: Callable[..., Any],
+        model: Model,
         *,
         step_size: float = 1.0,
         adapt_step_size: bool = True,
@@ -71,28 +73,37 @@ class Exchange(BatchedKernel):
             target_accept_prob=target_accept_prob,
         )
 
-    def _make_potential(self, initial_params: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Potential:
+    def _make_potential(self, initial_params: Values | None, args: ModelArgs, kwargs: ModelKwargs) -> Potential:
+        del initial_params
         assert self.model is not None
-        return ExchangePotential(self.model, args, kwargs)
+        return Likelihood(self.model, args, kwargs)
 
-    def _step(self, chain: Any, target: Any, step_size: torch.Tensor, scale: torch.Tensor) -> tuple[Any, steps.Info]:
-        proposal = chain.position + step_size[:, None] * scale * torch.randn_like(chain.position)
+    def _step(
+        self, chain: steps.State, target: Potential, step_size: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[steps.State, steps.Info]:
+        assert isinstance(target, Likelihood)
+        position = chain.position + step_size[:, None] * scale * torch.randn_like(chain.position)
         _, now = target.observed(chain.position)
-        log_density, then = target.observed(proposal)
-        log_ratio = log_density - chain.log_density
-        for name, machine in then.items():
-            fictitious = machine.sample()
-            term = machine.energy(fictitious) - now[name].energy(fictitious)
-            log_ratio = log_ratio + term.reshape(len(proposal), -1).sum(-1)
+        log_density, then = target.observed(position)
+        log_ratio = log_density - chain.log_density + _fictitious_ratio(now, then, len(position))
         accept_prob = torch.exp(torch.where(log_ratio.isnan(), -torch.inf, log_ratio).clamp(max=0.0))
         accepted = torch.rand_like(accept_prob) < accept_prob
-        position = torch.where(accepted[:, None], proposal, chain.position)
-        chain = steps.State(position, torch.where(accepted, log_density, chain.log_density), chain.score)
+        chain = steps.select(accepted, steps.State(position, log_density, chain.score), chain)
         return chain, steps.Info(accept_prob, accepted, accept_prob < 0)
 
 
-class ExchangePotential(GradientFreePotential):
-    """A model's joint density in which observed energy distributions lack their normalisers.
+def _fictitious_ratio(now: Energies, then: Energies, num_chains: int) -> torch.Tensor | float:
+    """Log of the ratio that fictitious data from the proposal add, in which normalisers cancel."""
+    total: torch.Tensor | float = 0.0
+    for name, machine in then.items():
+        fictitious = machine.sample()
+        term = machine.energy(fictitious) - now[name].energy(fictitious)
+        total = total + term.reshape(num_chains, -1).sum(-1)
+    return total
+
+
+class Likelihood(GradientFreePotential):
+    """The target of :class:`Exchange`: a joint density in which observed energy distributions lack their normalisers.
 
     :param model: a Pyro model.
     :param args: its arguments.
@@ -101,11 +112,9 @@ class ExchangePotential(GradientFreePotential):
     :raises IntractablePartitionError: if another unknown normaliser depends on a latent site.
     """
 
-    def __init__(
-        self, model: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, model: Model, args: ModelArgs = (), kwargs: ModelKwargs | None = None) -> None:
         self._observed: list[str] = []
-        super().__init__(Unnormalized(lambda _, msg: msg["is_observed"])(model), args, kwargs)
+        super().__init__(Unnormalized(lambda msg: msg["is_observed"])(model), args, kwargs)
         nodes = self._check_normalisers()
         self._observed = [name for name, node in nodes.items() if self._is_observed(name, node)]
         if not self._observed:
@@ -113,20 +122,21 @@ class ExchangePotential(GradientFreePotential):
         for name in self._observed:
             if is_reweighted(nodes[name]):
                 raise TypeError(
-                    f"model: Exchange expected sites without mask and scale, got mask={nodes[name]['mask']} and "
-                    f"scale={nodes[name]['scale']} at site {name!r}"
+                    f"model: Exchange expected sites without mask and scale, got mask={nodes[name]['mask']}, "
+                    f"scale={nodes[name]['scale']} and {type(nodes[name]['fn']).__name__} at site {name!r}"
                 )
 
-    def observed(self, position: torch.Tensor) -> tuple[torch.Tensor, dict[str, EnergyDistribution]]:
+    def observed(self, position: torch.Tensor) -> tuple[torch.Tensor, Energies]:
         """Log-densities ``(chains,)``, and the observed energy distributions, with the chains in front."""
         log_density, nodes = self.evaluate(position)
-        return log_density, {name: energy_distribution(nodes[name]["fn"]) for name in self._observed}  # type: ignore[misc]
+        machines = {name: energy_distribution(nodes[name]["fn"]) for name in self._observed}
+        return log_density, {name: machine for name, machine in machines.items() if machine is not None}
 
-    def _is_observed(self, name: str, node: Mapping[str, Any]) -> bool:
+    def _is_observed(self, name: str, node: Site) -> bool:
         return name not in self.sites and energy_distribution(node["fn"]) is not None
 
     @torch.enable_grad()
-    def _check_normalisers(self) -> dict[str, Any]:
+    def _check_normalisers(self) -> dict[str, Site]:
         """The sites at a random position, where the log-density is differentiated: no gradient is needed, but guarded
         densities raise where a normaliser is missing that does not cancel."""
         position = self._uniform(1).requires_grad_()

@@ -5,16 +5,13 @@ hands out the sites of the model.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Independent
-from pyro.poutine.messenger import Messenger
 from torch.distributions import constraints
-from torch.distributions.transforms import Transform
+from torch.distributions.transforms import Transform, identity_transform
 
 from _ppl_ebm.errors import IntractablePartitionError
 from pyro_ebm.distributions.energy import EnergyDistribution
@@ -24,12 +21,16 @@ from pyro_ebm.infer.potential import (
     ModelPotential,
     Potential,
     Site,
-    _is_latent,
-    _max_plate_nesting,
-    _prototype,
+    Values,
     finite,
+    is_latent,
+    max_plate_nesting,
+    prototype,
 )
+from pyro_ebm.infer.sites import Unnormalized, energy_distribution, is_masked
 from pyro_ebm.sampling import steps
+from pyro_ebm.sampling.types import Model, ModelArgs, ModelKwargs
+from pyro_ebm.sampling.types import Site as Node
 
 
 class BlockGibbs(BatchedKernel):
@@ -61,24 +62,30 @@ class BlockGibbs(BatchedKernel):
     torch.Size([10, 20, 2])
     """
 
-    def __init__(self, model: Callable[..., Any]) -> None:
+    def __init__(self, model: Model) -> None:
         if not callable(model):
             raise TypeError(f"model: BlockGibbs expected a Pyro model, got {model!r}")
         super().__init__(model, adapt_step_size=False, preconditioner=None)
 
-    def _make_potential(self, initial_params: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Potential:
+    def _make_potential(self, initial_params: Values | None, args: ModelArgs, kwargs: ModelKwargs) -> Potential:
+        del initial_params
         assert self.model is not None
         return GibbsPotential(self.model, args, kwargs)
 
-    def _given(self, num_chains: int, initial_params: Mapping[str, torch.Tensor]) -> steps.State:
-        for name, value in self._potential.constrain(self._potential.flatten(initial_params)).items():
-            support = self._potential.supports[name]
+    def _given(self, num_chains: int, initial_params: Values) -> steps.State:
+        target = self._target
+        assert isinstance(target, GibbsPotential)
+        for name, value in target.constrain(target.flatten(initial_params)).items():
+            support = target.supports[name]
             if not support.check(value).all():
                 raise ValueError(f"initial_params: expected values of site {name!r} inside {support}, got {value}")
         return super()._given(num_chains, initial_params)
 
-    def _step(self, chain: Any, target: Any, step_size: torch.Tensor, scale: torch.Tensor) -> tuple[Any, steps.Info]:
+    def _step(
+        self, chain: steps.State, target: Potential, step_size: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[steps.State, steps.Info]:
         del step_size, scale
+        assert isinstance(target, GibbsPotential)
         accept_probs = []
         for name in target.sites:
             chain, accept_prob = _visit(name, chain, target)
@@ -108,17 +115,15 @@ def _visit(name: str, chain: steps.State, target: "GibbsPotential") -> tuple[ste
 class GradientFreePotential(ModelPotential):
     """A model's log-density without a score (it is 0), which hands out the sites; arguments as in its base."""
 
-    def __init__(
-        self, model: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, model: Model, args: ModelArgs = (), kwargs: ModelKwargs | None = None) -> None:
         super().__init__(model, args, kwargs, _no_score)
 
-    def evaluate(self, position: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+    def evaluate(self, position: torch.Tensor) -> tuple[torch.Tensor, dict[str, Node]]:
         """Log-densities ``(chains,)`` at positions ``(chains, D)``, and the model's sites there, by one run."""
         log_density = self._joint(position)
         return log_density, self._nodes
 
-    def _run(self, values: dict[str, torch.Tensor]) -> dict[str, Any]:
+    def _run(self, values: dict[str, torch.Tensor]) -> dict[str, Node]:
         self._nodes = super()._run(values)
         return self._nodes
 
@@ -137,33 +142,29 @@ class GibbsPotential(GradientFreePotential):
     :raises ValueError: for a model without latent sites.
     """
 
-    def __init__(
-        self, model: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, model: Model, args: ModelArgs = (), kwargs: ModelKwargs | None = None) -> None:
         self._prior, self._args, self._kwargs = model, args, kwargs or {}
         nodes = self._drawn()
-        latent = {name: node for name, node in nodes.items() if _is_latent(name, node)}
+        latent = {name: node for name, node in nodes.items() if is_latent(name, node)}
         if not latent:
             raise ValueError("model: BlockGibbs expected at least one latent site, got none")
         machines = {name: sweepable(name, node) for name, node in latent.items()}
         self.supports = {name: machine.support for name, machine in machines.items()}
-        self._model = Unnormalized(lambda name, _: name in latent)(model) if len(latent) == 1 else model
-        self._max_plate_nesting = _max_plate_nesting(nodes)
+        self._model = Unnormalized(lambda msg: msg["name"] in latent)(model) if len(latent) == 1 else model
+        self._max_plate_nesting = max_plate_nesting(nodes)
         values = [latent[name]["value"].to(machine.dtype) for name, machine in machines.items()]
-        Potential.__init__(
-            self, {n: _site_of_values(node) for n, node in latent.items()}, _prototype(values), _no_score
-        )
+        Potential.__init__(self, {n: _site_of_values(node) for n, node in latent.items()}, prototype(values), _no_score)
         self._check_normalisers()
 
     @property
-    def transforms(self) -> dict[str, Any]:
+    def transforms(self) -> dict[str, Transform]:
         """None: the host is to leave values as they are."""
         return {}
 
-    def swept(self, name: str, nodes: Mapping[str, Any], position: torch.Tensor) -> torch.Tensor:
+    def swept(self, name: str, nodes: Mapping[str, Node], position: torch.Tensor) -> torch.Tensor:
         """Positions after one sweep of a site, whose distributions at ``position`` are among ``nodes``."""
         values, node = self.constrain(position), nodes[name]
-        value = sweepable(name, node)._frozen().gibbs_step(node["value"])
+        value = sweepable(name, node).frozen().gibbs_step(node["value"])
         return self.flatten({**values, name: value.reshape(values[name].shape)})
 
     def start(self, num_chains: int) -> steps.State:
@@ -173,7 +174,7 @@ class GibbsPotential(GradientFreePotential):
             valid = finite(state)
             if valid.all():
                 return state
-            state = steps._select(valid, state, steps.init(self, self._uniform(num_chains)))
+            state = steps.select(valid, state, steps.init(self, self._uniform(num_chains)))
         if finite(state).all():
             return state
         raise ValueError(
@@ -191,7 +192,7 @@ class GibbsPotential(GradientFreePotential):
         values = {name: nodes[name]["value"].reshape((num_chains, *site.shape)) for name, site in self.sites.items()}
         return self.flatten(values)
 
-    def _drawn(self, num_chains: int = 1) -> dict[str, Any]:
+    def _drawn(self, num_chains: int = 1) -> dict[str, Node]:
         """The sample sites of the model, drawn for one chain, or in a plate of chains."""
         with torch.no_grad(), poutine.block():
             if num_chains == 1:
@@ -223,27 +224,21 @@ def differentiate(log_density: torch.Tensor, value: torch.Tensor) -> None:
         torch.autograd.grad(log_density.sum(), value, allow_unused=True)
 
 
-def rest(name: str, nodes: Mapping[str, Any], num_chains: int) -> torch.Tensor:
+def rest(name: str, nodes: Mapping[str, Node], num_chains: int) -> torch.Tensor:
     """Log-density ``(chains,)`` of all that is in the model beside one site's own distribution."""
     terms = {site: node["log_prob"].reshape(num_chains, -1).sum(-1) for site, node in nodes.items()}
     return sum((term for site, term in terms.items() if site != name), torch.zeros_like(terms[name]))
 
 
-def energy_distribution(distribution: Any) -> EnergyDistribution | None:
-    """The energy distribution inside ``to_event``, if there is one."""
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    return distribution if isinstance(distribution, EnergyDistribution) else None
-
-
-def is_reweighted(node: Mapping[str, Any]) -> bool:
+def is_reweighted(node: Node) -> bool:
     """Whether a site is masked or scaled."""
-    return node["mask"] is not None or not bool(torch.all(torch.as_tensor(node["scale"]) == 1))
+    masked = node["mask"] is not None or is_masked(node["fn"])
+    return masked or not bool(torch.all(torch.as_tensor(node["scale"]) == 1))
 
 
-def sweepable(name: str, node: Mapping[str, Any]) -> Any:
+def sweepable(name: str, node: Node) -> EnergyDistribution:
     """The distribution of a site, with conditionals to sweep with."""
-    distribution = energy_distribution(node["fn"])
+    distribution = None if is_masked(node["fn"]) else energy_distribution(node["fn"])
     if distribution is None or not distribution.has_gibbs_step:
         raise TypeError(
             "model: BlockGibbs expected every latent site to have an energy distribution with conditionals, got "
@@ -258,54 +253,22 @@ def sweepable(name: str, node: Mapping[str, Any]) -> Any:
     return distribution
 
 
-def _check_same_normalisers(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+def _check_same_normalisers(name: str, before: Mapping[str, Node], after: Mapping[str, Node]) -> None:
     """Refuse other sites of unknown normaliser whose parameters changed with a site's value.
 
     Discrete values have no gradient by which the guard could tell.
     """
     for other, node in before.items():
-        distribution = _innermost(node["fn"])
-        if other == name or not isinstance(distribution, EnergyDistribution):
+        old, new = energy_distribution(node["fn"]), energy_distribution(after[other]["fn"])
+        if other == name or old is None or new is None or not old.normaliser.is_guarded:
             continue
-        if distribution.is_normalized and distribution._partition_policy != "constant":
-            continue
-        pairs = zip(_parameters(node), _parameters(after[other]), strict=True)
-        if not all(torch.equal(*torch.broadcast_tensors(old, new)) for old, new in pairs):
+        pairs = zip(old.dependencies(node["value"]), new.dependencies(after[other]["value"]), strict=True)
+        if not all(torch.equal(*torch.broadcast_tensors(first, second)) for first, second in pairs):
             raise IntractablePartitionError(
-                f"model: the partition function of {distribution._title} at site {other!r} depends on site {name!r} "
+                f"model: the partition function of {old.description} at site {other!r} depends on site {name!r} "
                 'and is not known; expected a normalised distribution, by log_partition="auto" for at most 2^16 '
                 "enumerated terms, or by an estimator"
             )
-
-
-def _parameters(node: Mapping[str, Any]) -> list[torch.Tensor]:
-    return _innermost(node["fn"])._guarded(node["value"])
-
-
-def _innermost(distribution: Any) -> Any:
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return distribution
-
-
-class Unnormalized(Messenger):
-    """Detaches energy distributions and leaves their normalisers out, whatever ``log_partition`` is, without a guard.
-
-    :param chosen: says of which sites, by name and message.
-    """
-
-    def __init__(self, chosen: Callable[[str, Any], bool]) -> None:
-        super().__init__()
-        self._chosen = chosen
-
-    def _pyro_sample(self, msg: Any) -> None:
-        distribution = energy_distribution(msg["fn"])
-        if distribution is None or not self._chosen(msg["name"], msg):
-            return
-        bare = distribution._frozen()
-        bare._partition_policy, bare._given_partition = "unknown", None
-        depth = msg["fn"].event_dim - distribution.event_dim
-        msg["fn"] = bare.to_event(depth) if depth else bare
 
 
 class _AsFloat(Transform):
@@ -328,9 +291,9 @@ class _AsFloat(Transform):
         return torch.zeros_like(y, dtype=torch.get_default_dtype())
 
 
-def _site_of_values(node: Mapping[str, Any]) -> Site:
+def _site_of_values(node: Node) -> Site:
     value, shape = node["value"], tuple(node["value"].shape)
-    transform = torch.distributions.identity_transform if value.is_floating_point() else _AsFloat(value.dtype)
+    transform = identity_transform if value.is_floating_point() else _AsFloat(value.dtype)
     return Site(transform, tuple(node["fn"].batch_shape), shape, shape)
 
 

@@ -4,15 +4,16 @@ They run in :class:`pyro_ebm.infer.mcmc.BatchedMCMC` and in :class:`pyro.infer.M
 functional transition of NUTS: recursion-free, so that every chain of a batch can grow a tree of its own under masks.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from _ppl_ebm.checks import check_between, check_positive_int
 from pyro_ebm.infer.kernel import BatchedKernel
-from pyro_ebm.infer.potential import Potential
+from pyro_ebm.infer.potential import Potential, PotentialFn, ScoreFn
 from pyro_ebm.sampling import steps
+from pyro_ebm.sampling.protocols import Target
+from pyro_ebm.sampling.types import Model
 
 
 class HMC(BatchedKernel):
@@ -42,13 +43,13 @@ class HMC(BatchedKernel):
 
     def __init__(
         self,
-        model: Callable[..., Any] | None = None,
-        potential_fn: Callable[[dict[str, torch.Tensor]], torch.Tensor] | None = None,
+        model: Model | None = None,
+        potential_fn: PotentialFn | None = None,
         *,
         step_size: float = 1.0,
         num_leapfrog: int = 10,
         jitter: float = 0.5,
-        score: Callable[..., Any] | None = None,
+        score: ScoreFn | None = None,
         adapt_step_size: bool = True,
         preconditioner: str | None = "variances",
         target_accept_prob: float = 0.8,
@@ -66,7 +67,9 @@ class HMC(BatchedKernel):
         )
         self._num_leapfrog, self._jitter = num_leapfrog, jitter
 
-    def _step(self, chain: Any, target: Potential, step_size: torch.Tensor, scale: torch.Tensor) -> tuple[Any, Any]:
+    def _step(
+        self, chain: steps.State, target: Potential, step_size: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[steps.State, steps.Info]:
         return steps.hamiltonian_step(chain, target, step_size, self._num_leapfrog, self._jitter, scale)
 
 
@@ -93,12 +96,12 @@ class NUTS(BatchedKernel):
 
     def __init__(
         self,
-        model: Callable[..., Any] | None = None,
-        potential_fn: Callable[[dict[str, torch.Tensor]], torch.Tensor] | None = None,
+        model: Model | None = None,
+        potential_fn: PotentialFn | None = None,
         *,
         step_size: float = 1.0,
         max_tree_depth: int = 10,
-        score: Callable[..., Any] | None = None,
+        score: ScoreFn | None = None,
         adapt_step_size: bool = True,
         preconditioner: str | None = "variances",
         target_accept_prob: float = 0.8,
@@ -115,7 +118,9 @@ class NUTS(BatchedKernel):
         )
         self._max_tree_depth = max_tree_depth
 
-    def _step(self, chain: Any, target: Potential, step_size: torch.Tensor, scale: torch.Tensor) -> tuple[Any, Any]:
+    def _step(
+        self, chain: steps.State, target: Potential, step_size: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[steps.State, steps.Info]:
         return no_u_turn_step(chain, target, step_size, self._max_tree_depth, scale)
 
 
@@ -137,7 +142,11 @@ class _Subtree(NamedTuple):
 
 @torch.no_grad()
 def no_u_turn_step(
-    state: steps.State, target: Any, step_size: torch.Tensor, max_tree_depth: int = 10, scale: Any = 1.0
+    state: steps.State,
+    target: Target,
+    step_size: torch.Tensor,
+    max_tree_depth: int = 10,
+    scale: torch.Tensor | float = 1.0,
 ) -> tuple[steps.State, steps.Info]:
     """One transition of NUTS for positions ``(chains, D)``, each chain under a mask of its own.
 
@@ -161,12 +170,12 @@ def no_u_turn_step(
         if not active.any():
             break
         forward = torch.rand_like(energy) < 0.5
-        edge = steps._select(forward, right, left)
+        edge = steps.select(forward, right, left)
         tree = _extend(edge, target, torch.where(forward, step_size, -step_size), depth, energy, scale, active)
         taken = tree.complete & (torch.rand_like(energy) < torch.exp(tree.log_weight - log_weight))
-        draw = steps._select(taken, tree.draw, draw)
-        left = steps._select(tree.complete & ~forward, tree.end, left)
-        right = steps._select(tree.complete & forward, tree.end, right)
+        draw = steps.select(taken, tree.draw, draw)
+        left = steps.select(tree.complete & ~forward, tree.end, left)
+        right = steps.select(tree.complete & forward, tree.end, right)
         log_weight = torch.where(tree.complete, torch.logaddexp(log_weight, tree.log_weight), log_weight)
         momentum_sum = torch.where(tree.complete[:, None], momentum_sum + tree.momentum_sum, momentum_sum)
         active = tree.complete & ~_is_turning(left.momentum, right.momentum, momentum_sum)
@@ -177,11 +186,11 @@ def no_u_turn_step(
 
 def _extend(
     edge: steps.PhaseState,
-    target: Any,
+    target: Target,
     step_size: torch.Tensor,
     depth: int,
     energy: torch.Tensor,
-    scale: Any,
+    scale: torch.Tensor | float,
     going: torch.Tensor,
 ) -> _Subtree:
     """``2^depth`` leapfrog steps from ``edge``; a chain stops where one of its subtrees turns, or diverges."""
@@ -192,17 +201,17 @@ def _extend(
     for leaf in range(2**depth):
         if not going.any():
             break
-        moved, momentum = steps._leapfrog(target, steps.State(*end[:3]), end.momentum, step_size, 1, scale)
+        moved, momentum = steps.leapfrog(target, steps.State(*end[:3]), end.momentum, step_size, 1, scale)
         weight = moved.log_density - 0.5 * (momentum**2).sum(-1) - energy
         weight = torch.where(weight.isnan(), -torch.inf, weight)
         accept_sum = accept_sum + torch.where(going, torch.exp(weight.clamp(max=0.0)), 0.0)
         num_steps = num_steps + going
         diverging = diverging | (going & (weight < -steps.DIVERGENCE))
         going = going & ~diverging
-        end = steps._select(going, steps.PhaseState(*moved, momentum), end)
+        end = steps.select(going, steps.PhaseState(*moved, momentum), end)
         log_weight = torch.where(going, torch.logaddexp(log_weight, weight), log_weight)
         taken = going & (torch.rand_like(energy) < torch.exp(weight - log_weight))
-        draw = steps._select(taken, steps.State(*end[:3]), draw)
+        draw = steps.select(taken, steps.State(*end[:3]), draw)
         momentum_sum = torch.where(going[:, None], momentum_sum + end.momentum, momentum_sum)
         going = going & ~_turns_at(leaf, starts, end.momentum, momentum_sum)
     return _Subtree(end, draw, log_weight, momentum_sum, going, diverging, accept_sum, num_steps)

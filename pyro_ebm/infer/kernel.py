@@ -5,27 +5,33 @@ contract of :class:`pyro.infer.MCMC`, one chain at a time.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
+from torch.distributions.transforms import Transform
 
+from _ppl_ebm.adaptation import PRECONDITIONERS
+from _ppl_ebm.calls import show_constructor
 from _ppl_ebm.checks import check_positive, check_probability
-from pyro_ebm.infer.potential import FunctionPotential, ModelPotential, Potential, finite
+from pyro_ebm.infer.potential import FunctionPotential, ModelPotential, Potential, PotentialFn, ScoreFn, Values, finite
 from pyro_ebm.sampling import steps
-from pyro_ebm.sampling.adaptation import PRECONDITIONERS, AdaptationState, WarmupAdaptation
+from pyro_ebm.sampling.adaptation import AdaptationState, WarmupAdaptation
+from pyro_ebm.sampling.types import Model, ModelArgs, ModelKwargs, PyTree
 
 
 class KernelState(NamedTuple):
     """All that changes from one transition to the next; torch's generator aside, it decides how chains go on.
 
-    ``num_steps`` transitions have been made, and ``accept_prob`` is every chain's mean acceptance probability over the
-    warm-up, or over what came after.
+    :param num_steps: number of transitions so far.
+    :param chain: where the chains are, one of the states of :mod:`steps` or the kernel's own.
+    :param adaptation: what has been learned.
+    :param accept_prob: every chain's mean acceptance probability over the warm-up, or over what came after.
     """
 
     num_steps: int
-    chain: Any
+    chain: PyTree
     adaptation: AdaptationState
     accept_prob: torch.Tensor
 
@@ -34,11 +40,13 @@ class KernelState(NamedTuple):
         return {**self._asdict(), "chain": self.chain._asdict(), "adaptation": self.adaptation.state_dict()}
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any], chain_type: Any = None) -> "KernelState":
-        """The inverse of :meth:`state_dict`, for chains of a type; default: what :mod:`steps` has."""
-        kind: Any = chain_type or (steps.PhaseState if "momentum" in state["chain"] else steps.State)
-        adaptation = AdaptationState.from_state_dict(state["adaptation"])
-        return cls(**{**state, "chain": kind(**state["chain"]), "adaptation": adaptation})
+    def from_state_dict(cls, state: Mapping[str, Any], chain_type: type) -> "KernelState":
+        """The inverse of :meth:`state_dict`, for chains of this type."""
+        parts = {
+            "chain": chain_type(**state["chain"]),
+            "adaptation": AdaptationState.from_state_dict(state["adaptation"]),
+        }
+        return cls(**{**state, **parts})
 
 
 class BatchedKernel(MCMCKernel):
@@ -58,12 +66,19 @@ class BatchedKernel(MCMCKernel):
         and ``potential_fn``.
     """
 
+    #: Of the chains' state.
+    chain_type: type = steps.State
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        show_constructor(cls)
+
     def __init__(
         self,
-        model: Callable[..., Any] | None = None,
-        potential_fn: Callable[[dict[str, torch.Tensor]], torch.Tensor] | None = None,
+        model: Model | None = None,
+        potential_fn: PotentialFn | None = None,
         *,
-        score: Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]] | None = None,
+        score: ScoreFn | None = None,
         step_size: float = 1.0,
         adapt_step_size: bool = True,
         preconditioner: str | None = "gradients",
@@ -79,28 +94,37 @@ class BatchedKernel(MCMCKernel):
         if preconditioner not in PRECONDITIONERS:
             raise ValueError(f"preconditioner: expected one of {PRECONDITIONERS}, got {preconditioner!r}")
         self.model, self.potential_fn = model, potential_fn
-        self.transforms: dict[str, Any] | None = None
         self._score_fn, self._step_size, self._adapt_step_size = score, float(step_size), adapt_step_size
         self._preconditioner, self._target_accept_prob = preconditioner, target_accept_prob
-        self._potential: Any = None
-        self._adaptation: Any = None
-        self._initial_params: Any = None
+        self.potential: Potential | None = None  #: the target, once it has been prepared
+        self.transforms: dict[str, Transform] | None = None
+        self._adaptation = self._make_adaptation(0)
+        self._initial_params: Values | None = None
         self._state: KernelState | None = None
         self._divergences: list[int] = []
 
     # ------------------------------------------------------------------ batches of chains
 
-    _chain_type: Any = None  #: of the chains' state, where it is not one of :mod:`steps`
-
-    def _step(self, chain: Any, target: Potential, step_size: torch.Tensor, scale: torch.Tensor) -> tuple[Any, Any]:
-        """One transition of all chains, and its :class:`steps.Info`."""
+    def _step(
+        self, chain: PyTree, target: Potential, step_size: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[PyTree, steps.Info]:
+        """One transition of all chains."""
         raise NotImplementedError
 
-    def _init_chain(self, chain: steps.State) -> Any:
+    def _init_chain(self, chain: steps.State) -> PyTree:
         """The state of chains that start at ``chain``."""
         return chain
 
-    def _make_potential(self, initial_params: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Potential:
+    def _first_step_size(self, position: torch.Tensor) -> torch.Tensor:
+        """What the warm-up starts with."""
+        return position.new_tensor(self._step_size)
+
+    def _accept_probs(self, chain: PyTree, info: steps.Info) -> torch.Tensor:
+        """What the step size follows."""
+        del chain
+        return info.accept_prob
+
+    def _make_potential(self, initial_params: Values | None, args: ModelArgs, kwargs: ModelKwargs) -> Potential:
         """The target for these arguments of the model, or these parameters of the potential."""
         if self.model is not None:
             return ModelPotential(self.model, args, kwargs, self._score_fn)
@@ -119,32 +143,37 @@ class BatchedKernel(MCMCKernel):
         return {}
 
     def prepare(
-        self, num_chains: int, warmup_steps: int, initial_params: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, num_chains: int, warmup_steps: int, initial_params: Values | None, args: ModelArgs, kwargs: ModelKwargs
     ) -> None:
         """Build the target for these arguments, and check it; forget all earlier chains."""
         self.cleanup()
-        self._potential = self._make_potential(initial_params, args, kwargs)
-        self.transforms = self._potential.transforms
-        self._potential.verify(num_chains)
+        self.potential = self._make_potential(initial_params, args, kwargs)
+        self.transforms = self.potential.transforms
+        self.potential.verify(num_chains)
         self._adaptation = self._make_adaptation(warmup_steps)
 
-    def start(self, num_chains: int, initial_params: Mapping[str, torch.Tensor] | None) -> None:
+    def start(self, num_chains: int, initial_params: Values | None) -> None:
         """Put chains at ``initial_params`` (unconstrained, with a leading chain dimension), or at random points."""
-        chain = self._potential.start(num_chains) if initial_params is None else self._given(num_chains, initial_params)
-        adaptation = self._adaptation.init(chain.position)
+        chain = self._target.start(num_chains) if initial_params is None else self._given(num_chains, initial_params)
+        adaptation = self._adaptation.init(chain.position, self._first_step_size(chain.position))
         self._state = KernelState(0, self._init_chain(chain), adaptation, torch.zeros_like(chain.log_density))
 
     @torch.no_grad()
     def advance(self) -> steps.Info:
         """One transition of all chains; while warming up, learn from it."""
         count, chain, adaptation, accept_prob = self.state
-        chain, info = self._step(chain, self._potential, adaptation.step_sizes, adaptation.scale)
-        adaptation = self._adaptation.update(adaptation, count, info.accept_prob, chain)
-        num_warmup = self._adaptation.num_warmup
-        done = count + 1 if count < num_warmup else count + 1 - num_warmup
-        mean = info.accept_prob if done == 1 else accept_prob + (info.accept_prob - accept_prob) / done
+        chain, info = self._step(chain, self._target, adaptation.step_sizes, adaptation.scale)
+        accept_probs = self._accept_probs(chain, info)
+        adaptation = self._adaptation.update(adaptation, count, accept_probs, chain.position, chain.score)
+        mean = mean_so_far(accept_prob, info.accept_prob, count, self._adaptation.num_warmup)
         self._state = KernelState(count + 1, chain, adaptation, mean)
         return info
+
+    @property
+    def _target(self) -> Potential:
+        if self.potential is None:
+            raise ValueError(f"{type(self).__name__} has no target yet; expected setup(), or a run of MCMC, first")
+        return self.potential
 
     @property
     def state(self) -> KernelState:
@@ -155,16 +184,16 @@ class BatchedKernel(MCMCKernel):
 
     def restore(self, state: KernelState) -> None:
         """Put chains where they were, and check that the target is the one they had."""
-        found = self._potential.unnormalized_log_prob(state.chain.position)
+        found = self._target.unnormalized_log_prob(state.chain.position)
         if not torch.allclose(found, state.chain.log_density, rtol=1e-3, atol=1e-3, equal_nan=True):
             raise ValueError("resume: expected the model and arguments of the first run, got another log-density")
         self._state = state
 
-    def _given(self, num_chains: int, initial_params: Mapping[str, torch.Tensor]) -> steps.State:
-        position = self._potential.flatten(initial_params)
+    def _given(self, num_chains: int, initial_params: Values) -> steps.State:
+        position = self._target.flatten(initial_params)
         if len(position) != num_chains:
             raise ValueError(f"initial_params: expected {num_chains} chains as leading dimension, got {len(position)}")
-        chain = steps.init(self._potential, position)
+        chain = steps.init(self._target, position)
         if not finite(chain).all():
             bad = (~finite(chain)).nonzero()[:, 0].tolist()
             raise ValueError(f"initial_params: expected a finite log-density and score, which chains {bad} do not have")
@@ -173,12 +202,12 @@ class BatchedKernel(MCMCKernel):
     # ------------------------------------------------------------------ the host's contract, for one chain
 
     @property
-    def initial_params(self) -> Any:
+    def initial_params(self) -> Values | None:
         """Unconstrained starting values of one chain."""
         return self._initial_params
 
     @initial_params.setter
-    def initial_params(self, params: Any) -> None:
+    def initial_params(self, params: Values | None) -> None:
         self._initial_params = params
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
@@ -188,11 +217,11 @@ class BatchedKernel(MCMCKernel):
         self.start(1, given)
         self._initial_params = self._single()
 
-    def sample(self, params: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def sample(self, params: Values) -> dict[str, torch.Tensor]:
         """One transition of one chain from ``params``, which are unconstrained, as is the result."""
-        position = self._potential.flatten({name: value[None] for name, value in params.items()}, "params")
+        position = self._target.flatten({name: value[None] for name, value in params.items()}, "params")
         if not torch.equal(position, self.state.chain.position):
-            self._state = self.state._replace(chain=self._init_chain(steps.init(self._potential, position)))
+            self._state = self.state._replace(chain=self._init_chain(steps.init(self._target, position)))
         draw = self.state.num_steps - self._adaptation.num_warmup
         if self.advance().diverging.item() and draw >= 0:
             self._divergences.append(draw)
@@ -200,7 +229,7 @@ class BatchedKernel(MCMCKernel):
 
     def cleanup(self) -> None:
         """Forget the chains, and the values they started from."""
-        self._potential = self._adaptation = self._initial_params = self._state = None
+        self.potential = self._initial_params = self._state = None
         self._divergences = []
 
     def end_warmup(self) -> None:
@@ -224,4 +253,10 @@ class BatchedKernel(MCMCKernel):
         return {"divergences": self._divergences, "acceptance rate": self.state.accept_prob.mean().item()}
 
     def _single(self) -> dict[str, torch.Tensor]:
-        return {name: value[0] for name, value in self._potential.unflatten(self.state.chain.position).items()}
+        return {name: value[0] for name, value in self._target.unflatten(self.state.chain.position).items()}
+
+
+def mean_so_far(before: torch.Tensor, now: torch.Tensor, index: int, num_warmup: int) -> torch.Tensor:
+    """The mean with what transition number ``index`` (from 0) adds; it begins anew after the warm-up."""
+    counted = (index if index < num_warmup else index - num_warmup) + 1
+    return now if counted == 1 else before + (now - before) / counted

@@ -4,15 +4,13 @@ They run in :class:`pyro_ebm.infer.mcmc.BatchedMCMC`, all chains as one batch, a
 transitions are those of :mod:`pyro_ebm.infer.steps`.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 
 from _ppl_ebm.checks import check_positive, check_positive_int
 from pyro_ebm.infer.kernel import BatchedKernel
-from pyro_ebm.infer.potential import Potential
+from pyro_ebm.infer.potential import Potential, PotentialFn, ScoreFn
 from pyro_ebm.sampling import steps
+from pyro_ebm.sampling.types import Model
 
 
 class MALA(BatchedKernel):
@@ -45,7 +43,9 @@ class MALA(BatchedKernel):
     torch.Size([50, 2])
     """
 
-    def _step(self, chain: Any, target: Potential, step_size: torch.Tensor, scale: torch.Tensor) -> tuple[Any, Any]:
+    def _step(
+        self, chain: steps.State, target: Potential, step_size: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[steps.State, steps.Info]:
         return steps.adjusted_langevin_step(chain, target, step_size, scale)
 
 
@@ -71,11 +71,11 @@ class ULA(BatchedKernel):
 
     def __init__(
         self,
-        model: Callable[..., Any] | None = None,
-        potential_fn: Callable[[dict[str, torch.Tensor]], torch.Tensor] | None = None,
+        model: Model | None = None,
+        potential_fn: PotentialFn | None = None,
         *,
         step_size: float,
-        score: Callable[..., Any] | None = None,
+        score: ScoreFn | None = None,
         preconditioner: str | None = None,
     ) -> None:
         super().__init__(
@@ -87,7 +87,9 @@ class ULA(BatchedKernel):
             preconditioner=preconditioner,
         )
 
-    def _step(self, chain: Any, target: Potential, step_size: torch.Tensor, scale: torch.Tensor) -> tuple[Any, Any]:
+    def _step(
+        self, chain: steps.State, target: Potential, step_size: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[steps.State, steps.Info]:
         return steps.unadjusted_langevin_step(chain, target, step_size, scale)
 
 
@@ -112,14 +114,16 @@ class UnderdampedLangevin(BatchedKernel):
     True
     """
 
+    chain_type = steps.PhaseState
+
     def __init__(
         self,
-        model: Callable[..., Any] | None = None,
-        potential_fn: Callable[[dict[str, torch.Tensor]], torch.Tensor] | None = None,
+        model: Model | None = None,
+        potential_fn: PotentialFn | None = None,
         *,
         friction: float = 1.0,
         num_leapfrog: int = 1,
-        score: Callable[..., Any] | None = None,
+        score: ScoreFn | None = None,
         step_size: float = 1.0,
         adapt_step_size: bool = True,
         preconditioner: str | None = "gradients",
@@ -141,5 +145,7 @@ class UnderdampedLangevin(BatchedKernel):
     def _init_chain(self, chain: steps.State) -> steps.PhaseState:
         return steps.PhaseState(*chain, torch.randn_like(chain.position))
 
-    def _step(self, chain: Any, target: Potential, step_size: torch.Tensor, scale: torch.Tensor) -> tuple[Any, Any]:
+    def _step(
+        self, chain: steps.PhaseState, target: Potential, step_size: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[steps.PhaseState, steps.Info]:
         return steps.underdamped_step(chain, target, step_size, self._friction, self._num_leapfrog, scale)

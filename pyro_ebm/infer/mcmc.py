@@ -153,9 +153,9 @@ class BatchedMCMC:
         :param group_by_chain: keep the chains apart.
         """
         draws = self._stacked()
-        if self.kernel._potential is None:
+        if self.kernel.potential is None:
             raise ValueError("get_samples: expected resume() first: a loaded state does not know the model's arguments")
-        samples = self.kernel._potential.constrain(draws["position"])
+        samples = self.kernel.potential.constrain(draws["position"])
         return host.select_samples(samples, group_by_chain=group_by_chain)
 
     def get_extra_fields(self) -> dict[str, torch.Tensor]:
@@ -212,7 +212,7 @@ class BatchedMCMC:
         for name, expected in self._identity().items():
             if state[name] != expected:
                 raise ValueError(f"state_dict: expected one with {name}={expected!r}, got {state[name]!r}")
-        kernel_state = KernelState.from_state_dict(state["kernel"], self.kernel._chain_type)
+        kernel_state = KernelState.from_state_dict(state["kernel"], self.kernel.chain_type)
         self._snapshot = _Snapshot(kernel_state, state["generators"])
         fields = {name: field.unbind(1) for name, field in state["draws"].items()}
         num_draws = len(next(iter(fields.values()), ()))

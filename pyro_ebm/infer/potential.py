@@ -14,8 +14,18 @@ import torch
 from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import biject_to
+from torch.distributions.transforms import Transform, identity_transform
 
 from pyro_ebm.sampling import steps
+from pyro_ebm.sampling.types import Model, ModelArgs, ModelKwargs
+from pyro_ebm.sampling.types import Site as Node
+
+#: Unconstrained or constrained sites by name, with a leading chain dimension.
+Values = Mapping[str, torch.Tensor]
+#: Potential energies ``(chains,)`` of unconstrained sites.
+PotentialFn = Callable[[dict[str, torch.Tensor]], torch.Tensor]
+#: Gradient of the log-density in the unconstrained sites.
+ScoreFn = Callable[[dict[str, torch.Tensor]], Values]
 
 MAX_TRIES = 100  # draws of a starting point before giving up
 NUM_PROBES = 3  # positions at which batched and single log-densities are compared
@@ -30,7 +40,7 @@ _VECTORISING = (
 class Site(NamedTuple):
     """A latent site: the transform to unconstrained space, and shapes without the chains."""
 
-    transform: Any
+    transform: Transform
     batch_shape: tuple[int, ...]
     shape: tuple[int, ...]
     unconstrained_shape: tuple[int, ...]
@@ -45,13 +55,13 @@ class Potential(steps.Target):
         log-density, used in place of differentiation. A wrong one leaves adjusted kernels exact, but slow.
     """
 
-    def __init__(self, sites: dict[str, Site], prototype: torch.Tensor, score: Callable[..., Any] | None) -> None:
+    def __init__(self, sites: dict[str, Site], prototype: torch.Tensor, score: ScoreFn | None) -> None:
         super().__init__(self._joint, None if score is None else self._given_score)
         self.sites, self._prototype, self._score_fn = sites, prototype, score
         self._sizes = [torch.Size(site.unconstrained_shape).numel() for site in sites.values()]
 
     @property
-    def transforms(self) -> dict[str, Any]:
+    def transforms(self) -> dict[str, Transform]:
         """From constrained to unconstrained values, by site, as the host wants them."""
         return {name: site.transform for name, site in self.sites.items()}
 
@@ -60,7 +70,7 @@ class Potential(steps.Target):
         parts = zip(self.sites.items(), position.split(self._sizes, -1), strict=True)
         return {name: part.reshape(position.shape[:-1] + site.unconstrained_shape) for (name, site), part in parts}
 
-    def flatten(self, params: Mapping[str, torch.Tensor], argument: str = "initial_params") -> torch.Tensor:
+    def flatten(self, params: Values, argument: str = "initial_params") -> torch.Tensor:
         """Positions ``(chains, D)`` from unconstrained sites of shape ``(chains, *unconstrained_shape)``.
 
         :raises ValueError: naming ``argument``, for other sites or shapes.
@@ -180,9 +190,9 @@ class FunctionPotential(Potential):
 
     def __init__(
         self,
-        potential_fn: Callable[[dict[str, torch.Tensor]], torch.Tensor],
-        initial_params: Mapping[str, torch.Tensor] | None,
-        score: Callable[..., Any] | None = None,
+        potential_fn: PotentialFn,
+        initial_params: Values | None,
+        score: ScoreFn | None = None,
     ) -> None:
         if not initial_params or any(torch.as_tensor(value).dim() == 0 for value in initial_params.values()):
             raise ValueError(
@@ -191,14 +201,13 @@ class FunctionPotential(Potential):
             )
         values = {name: torch.as_tensor(value) for name, value in initial_params.items()}
         shapes = {name: tuple(value.shape[1:]) for name, value in values.items()}
-        sites = {name: Site(_IDENTITY, shape, shape, shape) for name, shape in shapes.items()}
-        super().__init__(sites, _prototype(values.values()), score)
+        sites = {name: Site(identity_transform, shape, shape, shape) for name, shape in shapes.items()}
+        super().__init__(sites, prototype(values.values()), score)
         self._potential_fn = potential_fn
 
     def _batch(self, position: torch.Tensor) -> torch.Tensor:
         energy = self._potential_fn(self.unflatten(position))
-        shape = getattr(energy, "shape", None)
-        if shape != position.shape[:1]:
+        if not isinstance(energy, torch.Tensor) or energy.shape != position.shape[:1]:
             raise ValueError(
                 f"potential_fn: expected a tensor of shape {tuple(position.shape[:1])}, an energy for every chain, got "
                 f"{energy!r}"
@@ -235,21 +244,21 @@ class ModelPotential(Potential):
 
     def __init__(
         self,
-        model: Callable[..., Any],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        score: Callable[..., Any] | None = None,
+        model: Model,
+        args: ModelArgs = (),
+        kwargs: ModelKwargs | None = None,
+        score: ScoreFn | None = None,
     ) -> None:
         self._model, self._args, self._kwargs = model, args, kwargs or {}
         with torch.no_grad(), poutine.block():
             trace = poutine.trace(model).get_trace(*args, **self._kwargs)
         nodes = {name: node for name, node in trace.nodes.items() if node["type"] == "sample"}
-        latent = {name: node for name, node in nodes.items() if _is_latent(name, node)}
+        latent = {name: node for name, node in nodes.items() if is_latent(name, node)}
         if not latent:
             raise ValueError("model: expected at least one latent site, got none")
         sites = {name: _site(name, node) for name, node in latent.items()}
-        self._max_plate_nesting = _max_plate_nesting(nodes)
-        super().__init__(sites, _prototype(node["value"] for node in latent.values()), score)
+        self._max_plate_nesting = max_plate_nesting(nodes)
+        super().__init__(sites, prototype(node["value"] for node in latent.values()), score)
 
     def _batch(self, position: torch.Tensor) -> torch.Tensor:
         num_chains, depth = len(position), self._max_plate_nesting
@@ -283,7 +292,7 @@ class ModelPotential(Potential):
             total = total + constrain.log_abs_det_jacobian(part, values[name]).reshape(len(part), -1).sum(-1)
         return values, total
 
-    def _run(self, values: dict[str, torch.Tensor]) -> dict[str, Any]:
+    def _run(self, values: dict[str, torch.Tensor]) -> dict[str, Node]:
         """The sites of the model at ``values``, with their log-probabilities."""
         conditioned = poutine.condition(self._model, data=values)
         trace = poutine.trace(conditioned).get_trace(*self._args, **self._kwargs)
@@ -313,21 +322,19 @@ class ModelPotential(Potential):
                 )
 
 
-_IDENTITY = torch.distributions.transforms.identity_transform
-
-
-def _prototype(values: Any) -> torch.Tensor:
+def prototype(values: Any) -> torch.Tensor:
     """A scalar of the dtype and device that positions of these values have."""
     value = torch.cat([value.detach().reshape(-1)[:1] for value in values])[0]
     return value if value.is_floating_point() else value.to(torch.get_default_dtype())
 
 
-def _counts(name: str, node: Any) -> bool:
+def _counts(name: str, node: Node) -> bool:
     """Whether a sample site is part of the density: plates' indices and deterministic sites are not."""
     return not isinstance(node["fn"], _Subsample) and not node["infer"].get("_deterministic")
 
 
-def _is_latent(name: str, node: Any) -> bool:
+def is_latent(name: str, node: Node) -> bool:
+    """Whether a site is sampled by the kernel; subsampling plates are refused."""
     function = node["fn"]
     if isinstance(function, _Subsample) and (function.subsample_size or function.size) < function.size:
         raise ValueError(
@@ -337,7 +344,7 @@ def _is_latent(name: str, node: Any) -> bool:
     return _counts(name, node) and not node["is_observed"]
 
 
-def _site(name: str, node: Any) -> Site:
+def _site(name: str, node: Node) -> Site:
     function, value = node["fn"], node["value"].detach()
     if function.has_enumerate_support or function.support.is_discrete:
         raise ValueError(
@@ -352,7 +359,7 @@ def _site(name: str, node: Any) -> Site:
     return Site(transform, batch_shape, tuple(value.shape), tuple(transform(value).shape))
 
 
-def _max_plate_nesting(nodes: Mapping[str, Any]) -> int:
+def max_plate_nesting(nodes: Mapping[str, Node]) -> int:
     """Batch dimensions that the model uses, by plates or without."""
     frames = [frame for node in nodes.values() for frame in node["cond_indep_stack"] if frame.vectorized]
     functions = [node["fn"] for node in nodes.values() if not isinstance(node["fn"], _Subsample)]

@@ -3,21 +3,18 @@
 The replicas of all chains are one batch of the target too: a leapfrog step of all of them is one evaluation.
 """
 
-import copy
-import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from pyro.ops.dual_averaging import DualAveraging
 
 from _ppl_ebm.checks import check_positive_int
-from pyro_ebm.infer.kernel import BatchedKernel
-from pyro_ebm.infer.potential import Potential
+from _ppl_ebm.tempering import check_inverse_temperatures
+from pyro_ebm.infer.kernel import BatchedKernel, mean_so_far
+from pyro_ebm.infer.potential import Potential, PotentialFn, ScoreFn, Values
 from pyro_ebm.sampling import steps
-from pyro_ebm.sampling.adaptation import MAX_HALVINGS, STUCK, AdaptationState, WarmupAdaptation
+from pyro_ebm.sampling.types import Model, ModelArgs, ModelKwargs
 
 
 class TemperingState(NamedTuple):
@@ -49,6 +46,11 @@ class TemperingState(NamedTuple):
     def log_density(self) -> torch.Tensor:
         """Of the cold replica, shape ``(chains,)``."""
         return self.log_densities[:, 0]
+
+    @property
+    def score(self) -> torch.Tensor:
+        """Of the cold replica, shape ``(chains, D)``."""
+        return self.scores[:, 0]
 
 
 class ParallelTempering(BatchedKernel):
@@ -87,16 +89,16 @@ class ParallelTempering(BatchedKernel):
     True
     """
 
-    _chain_type = TemperingState
+    chain_type = TemperingState
 
     def __init__(
         self,
-        model: Callable[..., Any] | None = None,
-        potential_fn: Callable[[dict[str, torch.Tensor]], torch.Tensor] | None = None,
+        model: Model | None = None,
+        potential_fn: PotentialFn | None = None,
         *,
         inverse_temperatures: Sequence[float] | None = None,
         num_leapfrog: int = 10,
-        score: Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]] | None = None,
+        score: ScoreFn | None = None,
         step_size: float = 1.0,
         target_accept_prob: float = 0.8,
     ) -> None:
@@ -113,16 +115,20 @@ class ParallelTempering(BatchedKernel):
         self._betas = check_inverse_temperatures(inverse_temperatures)
 
     def prepare(
-        self, num_chains: int, warmup_steps: int, initial_params: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, num_chains: int, warmup_steps: int, initial_params: Values | None, args: ModelArgs, kwargs: ModelKwargs
     ) -> None:
         super().prepare(num_chains, warmup_steps, initial_params, args, kwargs)
         try:
-            self._potential.verify(num_chains * len(self._betas))
+            self._target.verify(num_chains * len(self._betas))
         except ValueError as error:
             raise ValueError(f"{error} ParallelTempering counts {len(self._betas)} replicas per chain.") from error
 
-    def _make_adaptation(self, num_warmup: int) -> "TemperingAdaptation":
-        return TemperingAdaptation(num_warmup, self._step_size, True, self._target_accept_prob, None, self._betas)
+    def _first_step_size(self, position: torch.Tensor) -> torch.Tensor:
+        return self._step_size / position.new_tensor(self._betas).sqrt()
+
+    def _accept_probs(self, chain: TemperingState, info: steps.Info) -> torch.Tensor:
+        del info  # of the cold replicas
+        return chain.accept_probs
 
     @property
     def extra_fields(self) -> dict[str, torch.Tensor]:
@@ -151,16 +157,14 @@ class ParallelTempering(BatchedKernel):
         betas = chain.log_densities.new_tensor(self._betas)
         replicas, info = _move(chain, target, betas, step_size, self._num_leapfrog)
         places, swap_prob = swap_neighbours(replicas.log_density, betas, count)
-        replicas = steps.State(*(_permuted(field, places) for field in replicas))
-        came_from = chain.came_from.gather(1, places)
-        arrived = (came_from[:, 0] == -1).long()
-        came_from[:, 0], came_from[:, -1] = 1, -1
-        counted = count + 1 if count < num_warmup else count + 1 - num_warmup  # begins anew after the warm-up
+        came_from, round_trips = _count_trips(chain, places, count == num_warmup)
         chain = TemperingState(
-            *replicas,
+            positions=_permuted(replicas.position, places),
+            log_densities=_permuted(replicas.log_density, places),
+            scores=_permuted(replicas.score, places),
             accept_probs=info.accept_prob,
-            swap_prob=chain.swap_prob + (swap_prob - chain.swap_prob) / counted,
-            round_trips=arrived if counted == 1 else chain.round_trips + arrived,
+            swap_prob=mean_so_far(chain.swap_prob, swap_prob, count, num_warmup),
+            round_trips=round_trips,
             came_from=came_from,
         )
         return chain, steps.Info(*(field[:, 0].clone() for field in info))
@@ -179,7 +183,7 @@ class ParallelTempering(BatchedKernel):
         """Step size and mean acceptance probability of the cold replica, and round trips, so far."""
         return OrderedDict(
             [
-                ("step size", f"{self.state.adaptation.step_size[0]:.2e}"),  # type: ignore[index]
+                ("step size", f"{self.state.adaptation.step_size[0]:.2e}"),
                 ("acc. prob", f"{self.state.accept_prob.mean().item():.3f}"),
                 ("round trips", f"{self.round_trips.double().mean().item():.1f}"),
             ]
@@ -197,16 +201,24 @@ def _move(
     """A Hamiltonian move of every replica in its power of the density; the result is at temperature 1 again."""
     replicas = steps.State(*chain[:3])
     cooled = steps.State(chain.positions, betas * chain.log_densities, betas[:, None] * chain.scores)
-    moved, info = steps.hamiltonian_step(cooled, _Tempered(target, betas), step_size, num_leapfrog)
+    moved, info = steps.hamiltonian_step(cooled, _Powers(target, betas), step_size, num_leapfrog)
     moved = steps.State(moved.position, moved.log_density / betas, moved.score / betas[:, None])
-    return steps._select(info.accepted, moved, replicas), info
+    return steps.select(info.accepted, moved, replicas), info
+
+
+def _count_trips(chain: TemperingState, places: torch.Tensor, is_first: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where every replica came from, and the round trips that are complete since the warm-up."""
+    came_from = chain.came_from.gather(1, places)
+    arrived = (came_from[:, 0] == -1).long()
+    came_from[:, 0], came_from[:, -1] = 1, -1
+    return came_from, arrived if is_first else chain.round_trips + arrived
 
 
 def _permuted(field: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return field[torch.arange(len(field), device=field.device)[:, None], places]
 
 
-class _Tempered(steps.Target):
+class _Powers(steps.Target):
     """Powers of a density, one for each replica, at positions ``(chains, T, D)``."""
 
     def __init__(self, target: Potential, betas: torch.Tensor) -> None:
@@ -216,42 +228,6 @@ class _Tempered(steps.Target):
         log_density, score = self._target.log_density_and_score(position.flatten(0, 1))
         shape = position.shape
         return self._betas * log_density.reshape(shape[:2]), self._betas[:, None] * score.reshape(shape)
-
-
-@dataclasses.dataclass(frozen=True)
-class TemperingAdaptation(WarmupAdaptation):
-    """A step size for every temperature, each learned as its base class does, by all chains together.
-
-    In its states ``step_size`` is a tensor ``(T,)`` and ``halvings`` one of shape ``(chains, T)``.
-    """
-
-    inverse_temperatures: tuple[float, ...]
-
-    def init(self, position: torch.Tensor) -> AdaptationState:
-        state = super().init(position)
-        betas = position.new_tensor(self.inverse_temperatures)
-        step_size: Any = self.step_size / betas.sqrt()
-        scheme = DualAveraging(prox_center=torch.log(10 * step_size))
-        halvings = torch.zeros_like(position[:, :1]).expand(len(position), len(betas)).clone()
-        return state._replace(step_size=step_size, halvings=halvings, scheme=scheme)
-
-    def update(self, state: AdaptationState, index: int, accept_prob: torch.Tensor, chain: Any) -> AdaptationState:
-        return super().update(state, index, chain.accept_probs, chain)
-
-    def finish(self, state: AdaptationState) -> AdaptationState:
-        state = state._replace(halvings=torch.zeros_like(state.halvings))
-        step_size: Any = torch.exp(state.scheme.get_state()[1]) if state.scheme._t else state.step_size
-        return state._replace(step_size=step_size)
-
-    def _learn_step_size(self, state: AdaptationState, accept_prob: torch.Tensor) -> AdaptationState:
-        stuck, full = accept_prob < STUCK, state.halvings == 0
-        halvings = torch.where(stuck, state.halvings + 1, state.halvings - 1).clamp(0, MAX_HALVINGS)
-        counted = torch.where(full.any(0), full, stuck)
-        excess = torch.where(counted, self.target_accept_prob - accept_prob, 0.0)
-        scheme = copy.copy(state.scheme)
-        scheme.step(excess.sum(0) / counted.sum(0).clamp(min=1))
-        step_size: Any = torch.exp(scheme.get_state()[0])
-        return state._replace(halvings=halvings, step_size=step_size, scheme=scheme)
 
 
 def swap_neighbours(log_density: torch.Tensor, betas: torch.Tensor, parity: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -268,16 +244,3 @@ def swap_neighbours(log_density: torch.Tensor, betas: torch.Tensor, parity: int)
     swapped = (index[:-1] % 2 == parity % 2) & (torch.rand_like(swap_prob) < swap_prob)
     up, down = torch.nn.functional.pad(swapped.long(), (0, 1)), torch.nn.functional.pad(swapped.long(), (1, 0))
     return index + up - down, swap_prob
-
-
-def check_inverse_temperatures(inverse_temperatures: Sequence[float] | None) -> tuple[float, ...]:
-    """A ladder from 1 down, as plain numbers."""
-    if inverse_temperatures is None:
-        return tuple(np.geomspace(1.0, 0.02, 8).tolist())
-    ladder = np.asarray(inverse_temperatures, float)
-    if ladder.ndim != 1 or len(ladder) < 2 or ladder[0] != 1 or not (np.diff(ladder) < 0).all() or ladder[-1] <= 0:
-        raise ValueError(
-            "inverse_temperatures: expected at least two numbers that decrease from 1 and stay above 0, got "
-            f"{inverse_temperatures!r}"
-        )
-    return tuple(ladder.tolist())

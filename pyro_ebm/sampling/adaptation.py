@@ -1,68 +1,73 @@
-"""Warm-up for a batch of chains: one step size and one diagonal preconditioner, learned by all chains together.
+"""Warm-up of gradient-informed kernels: a step size, and a diagonal preconditioner from what the chains see.
 
-:class:`WarmupAdaptation` holds what is asked for, :class:`AdaptationState` what has been learned so far; after the last
-warm-up transition the state does not change any more, so that the chains are Markov chains with the target as their
-stationary distribution.
+All chains of a batch learn together. The last tenth of the warm-up learns nothing: what is kept comes from Markov
+chains with the target as their stationary distribution, and the first draw too.
 """
 
-import copy
 import dataclasses
-import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from pyro.ops.dual_averaging import DualAveraging
 
-PRECONDITIONERS = ("gradients", "variances", None)
-START_BUFFER, FIRST_WINDOW, END_BUFFER = 75, 25, 50  # transitions, from Stan
-STUCK = 0.05  # acceptance probability below which a chain tries a shorter step
-MAX_HALVINGS = 30
+from _ppl_ebm.adaptation import (
+    LINEAR,
+    MAX_HALVINGS,
+    MAX_REACH,
+    PRIOR_DRAWS,
+    STUCK,
+    DualAveraging,
+    Moments,
+    Schedule,
+)
 
 
 class AdaptationState(NamedTuple):
-    """Step size, scale ``(D,)`` and, while warming up, the averages that they come from.
+    """What the chains have learned.
 
-    ``halvings`` says for every chain how many times it has halved the step size for itself. ``scheme`` is the dual
-    averaging of the step size; ``num_seen``, ``mean`` and ``squares`` (the sum of squared deviations) are those of what
-    the current window has seen.
+    :param step_size: the step size now, a scalar, or one for each temperature.
+    :param scale: the preconditioner now: lengths, shape ``(D,)``.
+    :param averaging: the averages from which the step size comes.
+    :param moments: what the current window of the preconditioner has seen.
+    :param halvings: how many times every chain has halved the step size for itself, shape ``(chains, ...)``.
     """
 
-    step_size: Any
+    step_size: torch.Tensor
     scale: torch.Tensor
+    averaging: DualAveraging
+    moments: Moments
     halvings: torch.Tensor
-    scheme: DualAveraging
-    num_seen: int
-    mean: torch.Tensor
-    squares: torch.Tensor
 
     @property
     def step_sizes(self) -> torch.Tensor:
-        """The step size of every chain, shape ``(chains,)``; after warm-up they are equal."""
+        """The step size of every chain, shape ``(chains, ...)``; after warm-up they are equal."""
         return self.step_size * 0.5**self.halvings
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers and tensors."""
-        return {**self._asdict(), "scheme": dict(vars(self.scheme))}
+        """Tensors only."""
+        return {**self._asdict(), "averaging": self.averaging._asdict(), "moments": self.moments._asdict()}
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> "AdaptationState":
+    def from_state_dict(cls, state: Mapping[str, Any]) -> "AdaptationState":
         """The inverse of :meth:`state_dict`."""
-        scheme = DualAveraging()
-        vars(scheme).update(state["scheme"])
-        return cls(**{**state, "scheme": scheme})
+        averages = {"averaging": DualAveraging(**state["averaging"]), "moments": Moments(**state["moments"])}
+        return cls(**{**state, **averages})
 
 
 @dataclasses.dataclass(frozen=True)
 class WarmupAdaptation:
     """Dual averaging of the step size (Hoffman & Gelman 2014) and windows for the preconditioner as in Stan.
 
-    The step size follows the mean acceptance probability over chains. A mean does not see a few chains that are stuck,
-    as in a steep tail: during warm-up, a chain that hardly accepts halves the step for itself until it moves, and does
-    not count in the mean until it is back. The preconditioner, a length for every coordinate, is estimated over chains
-    and transitions in windows that double, shrunk towards 1e-3 (in squares) like Stan's with the weight of five draws,
-    and renewed at the end of each.
+    A scale comes from the mean squares in its window. In equilibrium the covariance of position and score is -1, in a
+    short warm-up it is not yet: where the two are correlated well enough to tell, the squares are taken relative to it,
+    which gives a normal density's scales exactly from wherever the chains come. What a window tells is averaged with
+    what was before, which has the weight of five draws.
 
-    :param num_warmup: transitions to adapt in; fewer than 20 leave the preconditioner at 1.
+    The step size follows the mean acceptance probability over chains. A mean does not see a few chains that are stuck,
+    as in a steep tail: during warm-up, one of several chains that hardly accepts halves the step for itself until it
+    moves, and does not count in the mean until it is back.
+
+    :param num_warmup: transitions of the warm-up; see :class:`_ppl_ebm.adaptation.Schedule`.
     :param step_size: the first one, a length in units of the preconditioned coordinates.
     :param adapt_step_size: whether to change it.
     :param target_accept_prob: what it is tuned to.
@@ -72,11 +77,11 @@ class WarmupAdaptation:
     >>> import torch
     >>> from pyro_ebm.sampling.adaptation import WarmupAdaptation
     >>> adaptation = WarmupAdaptation(200, 1.0, True, 0.8, "variances")
-    >>> adaptation.windows
-    [(75, 100), (100, 150)]
+    >>> adaptation.schedule.windows
+    ((27, 36), (36, 54), (54, 135))
     >>> state = adaptation.init(torch.zeros(4, 3))
-    >>> state.step_size, state.scale
-    (1.0, tensor([1., 1., 1.]))
+    >>> float(state.step_size), state.scale.shape
+    (1.0, torch.Size([3]))
     """
 
     num_warmup: int
@@ -86,86 +91,111 @@ class WarmupAdaptation:
     preconditioner: str | None
 
     @property
-    def windows(self) -> list[tuple[int, int]]:
-        """First transition, and the one after the last, of every window of the preconditioner."""
-        if self.preconditioner is None or self.num_warmup < 20:
-            return []
-        start, length, end = START_BUFFER, FIRST_WINDOW, self.num_warmup - END_BUFFER
-        if start + length > end:
-            start, end = int(0.15 * self.num_warmup), self.num_warmup - int(0.1 * self.num_warmup)
-            length = end - start
-        windows = []
-        while start < end:
-            if 3 * length > end - start:  # the next window, twice as long, would not fit
-                length = end - start
-            windows.append((start, start + length))
-            start, length = start + length, 2 * length
-        return windows
+    def schedule(self) -> Schedule:
+        """When it learns what."""
+        return Schedule(self.num_warmup)
 
-    def init(self, position: torch.Tensor) -> AdaptationState:
-        """What is known before warm-up, for positions ``(chains, D)``."""
-        zeros = torch.zeros_like(position[0])
-        scheme = DualAveraging(prox_center=math.log(10 * self.step_size))
-        none = torch.zeros_like(position[:, 0])
-        return AdaptationState(self.step_size, torch.ones_like(zeros), none, scheme, 0, zeros, zeros)
+    def init(self, position: torch.Tensor, step_size: torch.Tensor | None = None) -> AdaptationState:
+        """What is known before warm-up, for positions ``(chains, D)``.
 
-    def update(self, state: AdaptationState, index: int, accept_prob: torch.Tensor, chain: Any) -> AdaptationState:
-        """Learn from the transition number ``index``, counted from 0; after warm-up the state stays as it is.
-
-        :param accept_prob: acceptance probabilities, shape ``(chains,)``.
-        :param chain: the state of the chains after the transition.
+        :param step_size: the first one, if not that of the configuration.
         """
-        if index >= self.num_warmup:
+        step_size = position.new_tensor(self.step_size) if step_size is None else step_size
+        halvings = position.new_zeros((len(position), *step_size.shape))
+        averaging, ones = DualAveraging.start(step_size.log()), torch.ones_like(position[0])
+        return AdaptationState(step_size, ones, averaging, _nothing(ones), halvings)
+
+    def update(
+        self,
+        state: AdaptationState,
+        index: int,
+        accept_prob: torch.Tensor,
+        position: torch.Tensor,
+        score: torch.Tensor,
+    ) -> AdaptationState:
+        """Learn from the transition number ``index``, counted from 0; after ``num_adapting`` of them nothing changes.
+
+        :param accept_prob: acceptance probabilities, shape ``(chains,)``, or ``(chains, T)`` for T step sizes.
+        :param position: after the transition, shape ``(chains, D)``.
+        :param score: there.
+        """
+        if index >= self.schedule.num_adapting:
             return state
         if self.adapt_step_size:
             state = self._learn_step_size(state, accept_prob)
-        for start, end in self.windows:
-            if start <= index < end:
-                state = _learn_moments(state, chain.score if self.preconditioner == "gradients" else chain.position)
-            if index == end - 1:
-                state = self._renew_scale(state)
-        return self.finish(state) if index == self.num_warmup - 1 else state
+        if self.preconditioner is not None:
+            state = self._learn_scale(state, index, position, score)
+        return self.finish(state) if index == self.schedule.num_adapting - 1 else state
 
     def finish(self, state: AdaptationState) -> AdaptationState:
-        """End the warm-up: the step size becomes the average over its latest window."""
+        """Learn no more: the step size becomes the average of those tried, for all chains."""
         state = state._replace(halvings=torch.zeros_like(state.halvings))
-        learned = self.adapt_step_size and state.scheme._t
-        return state._replace(step_size=math.exp(state.scheme.get_state()[1])) if learned else state
+        return state._replace(step_size=state.averaging.log_average.exp()) if self.adapt_step_size else state
 
     def _learn_step_size(self, state: AdaptationState, accept_prob: torch.Tensor) -> AdaptationState:
-        stuck, full = accept_prob < STUCK, state.halvings == 0
-        halvings = torch.where(stuck, state.halvings + 1, state.halvings - 1).clamp(0, MAX_HALVINGS)
-        state = state._replace(halvings=halvings)
-        counted = full if full.any() else stuck  # a shorter step that is refused tells that the full one would be
-        if not counted.any():
-            return state
-        scheme = copy.copy(state.scheme)
-        scheme.step(self.target_accept_prob - accept_prob[counted].mean().item())
-        return state._replace(step_size=math.exp(scheme.get_state()[0]), scheme=scheme)
+        """The next step to try."""
+        halvings, counted = _halve(state.halvings, accept_prob)
+        shortfall = torch.where(counted, self.target_accept_prob - accept_prob, 0.0).sum(0)
+        averaging = state.averaging.update(shortfall / counted.sum(0).clamp(min=1))
+        return state._replace(step_size=averaging.log_step.exp(), averaging=averaging, halvings=halvings)
 
-    def _renew_scale(self, state: AdaptationState) -> AdaptationState:
-        """A scale from the window's moments; the step size keeps its mean length, and its averages start anew."""
-        if self.preconditioner == "gradients":
-            square = state.squares / max(state.num_seen, 1) + state.mean**2
-        else:
-            square = state.squares / max(state.num_seen - 1, 1)
-        root = torch.sqrt((state.num_seen * square + 5e-3) / (state.num_seen + 5))
-        scale = 1 / root if self.preconditioner == "gradients" else root
-        step_size, zeros = state.step_size, torch.zeros_like(scale)
-        if self.adapt_step_size:
-            step_size *= math.exp((state.scale.log() - scale.log()).mean().item())
-        scheme = DualAveraging(prox_center=math.log(10 * step_size))
-        return AdaptationState(step_size, scale, state.halvings, scheme, 0, zeros, zeros)
-
-
-def _learn_moments(state: AdaptationState, seen: torch.Tensor) -> AdaptationState:
-    """Add rows ``(chains, D)`` to the moments of the window (Chan, Golub & LeVeque 1983); a chain at infinity is not
-    counted."""
-    seen = seen[seen.isfinite().all(-1)]
-    if not len(seen):
+    def _learn_scale(
+        self, state: AdaptationState, index: int, position: torch.Tensor, score: torch.Tensor
+    ) -> AdaptationState:
+        for start, end in self.schedule.windows:
+            if start <= index < end:
+                state = state._replace(moments=_merge(state.moments, position, score))
+            if index == end - 1:
+                state = self._renew(state)
         return state
-    count = state.num_seen + len(seen)
-    centre = seen.mean(0)
-    shift = centre - state.mean
-    squares = state.squares + ((seen - centre) ** 2).sum(0) + shift**2 * (state.num_seen * len(seen) / count)
-    return state._replace(num_seen=count, mean=state.mean + shift * (len(seen) / count), squares=squares)
+
+    def _renew(self, state: AdaptationState) -> AdaptationState:
+        """A scale from the window's moments; the step size stays as long where it was shortest, and begins anew."""
+        scale = self._scale(state.moments, state.scale)
+        renewed = state._replace(scale=scale, moments=_nothing(scale))
+        if not self.adapt_step_size:
+            return renewed
+        log_step = state.averaging.log_average + torch.log(state.scale / scale).max()
+        return renewed._replace(step_size=log_step.exp(), averaging=DualAveraging.start(log_step))
+
+    def _scale(self, moments: Moments, before: torch.Tensor) -> torch.Tensor:
+        """Lengths from the moments of a window; a coordinate that has not moved keeps its own."""
+        count = moments.count.clamp(min=1.0)
+        sums = (moments.position_squares, moments.score_squares, -moments.products)
+        position, score, slope = (total / count for total in sums)
+        told = slope > LINEAR * torch.sqrt(position * score)
+        if self.preconditioner == "gradients":
+            square = torch.where(told, slope / score, 1 / (score + moments.score**2))
+        else:
+            square = torch.where(told, position / slope, position)
+        length = 0.5 * torch.log(torch.minimum(square, torch.maximum(MAX_REACH**2 * position, before**2)))
+        weight = count / (count + PRIOR_DRAWS)
+        return torch.where(position > 0, torch.exp(weight * length + (1 - weight) * before.log()), before)
+
+
+def _nothing(like: torch.Tensor) -> Moments:
+    """The moments of no rows."""
+    zeros = torch.zeros_like(like)
+    return Moments(like.new_zeros(()), zeros, zeros, zeros, zeros, zeros)
+
+
+def _merge(moments: Moments, position: torch.Tensor, score: torch.Tensor) -> Moments:
+    """With the rows ``(chains, D)``; a chain at infinity is not counted."""
+    finite = position.isfinite().all(-1) & score.isfinite().all(-1)
+    position, score = position[finite], score[finite]
+    if not len(position):
+        return moments
+    means = position.mean(0), score.mean(0)
+    shift, turn = position - means[0], score - means[1]
+    count = position.new_tensor(len(position))
+    return moments.merge(Moments(count, *means, (shift**2).sum(0), (turn**2).sum(0), (shift * turn).sum(0)))
+
+
+def _halve(halvings: torch.Tensor, accept_prob: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What every chain does to the step size, and which chains the mean counts."""
+    if len(accept_prob) == 1:
+        return halvings, torch.ones_like(accept_prob, dtype=torch.bool)
+    stuck, full = accept_prob < STUCK, halvings == 0
+    # a shorter step that is refused tells that the full one would be
+    counted = torch.where(full.any(0), full, stuck)
+    return torch.where(stuck, halvings + 1, halvings - 1).clamp(0, MAX_HALVINGS), counted

@@ -121,9 +121,9 @@ def hamiltonian_step(
     size = _sizes(step_size, state)
     if jitter:
         size = size * (1 - jitter + 2 * jitter * torch.rand_like(state.log_density))
-    proposal, end_momentum = _leapfrog(target, state, momentum, size, num_leapfrog, scale)
+    proposal, end_momentum = leapfrog(target, state, momentum, size, num_leapfrog, scale)
     accepted, info = _metropolis(state, proposal, momentum, end_momentum)
-    return _select(accepted, proposal, state), info
+    return select(accepted, proposal, state), info
 
 
 def adjusted_langevin_step(state: State, target: Any, step_size: Any, scale: Any = 1.0) -> tuple[State, Info]:
@@ -163,9 +163,9 @@ def underdamped_step(
     decay = _over_event(torch.exp(-friction * size * num_leapfrog), state.position)
     momentum = decay * state.momentum + torch.sqrt(1 - decay**2) * torch.randn_like(state.position)
     start = State(*state[:3])
-    proposal, end_momentum = _leapfrog(target, start, momentum, size, num_leapfrog, scale)
+    proposal, end_momentum = leapfrog(target, start, momentum, size, num_leapfrog, scale)
     accepted, info = _metropolis(start, proposal, momentum, end_momentum)
-    return _select(accepted, PhaseState(*proposal, end_momentum), PhaseState(*start, -momentum)), info
+    return select(accepted, PhaseState(*proposal, end_momentum), PhaseState(*start, -momentum)), info
 
 
 @torch.no_grad()
@@ -179,7 +179,7 @@ def sum_event(tensor: torch.Tensor, event_dim: int) -> torch.Tensor:
     return tensor.flatten(tensor.dim() - event_dim).sum(-1) if event_dim else tensor
 
 
-def _leapfrog(
+def leapfrog(
     target: Any, state: State, momentum: torch.Tensor, step_size: torch.Tensor, num_leapfrog: int, scale: Any
 ) -> tuple[State, torch.Tensor]:
     """Follow Hamilton's equations; momenta are in units in which they are standard normal."""
@@ -219,6 +219,7 @@ def _over_event(tensor: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     return tensor.reshape(tensor.shape + (1,) * (position.dim() - tensor.dim()))
 
 
-def _select(accepted: torch.Tensor, proposal: Any, state: Any) -> Any:
+def select(accepted: torch.Tensor, proposal: Any, state: Any) -> Any:
+    """The proposal where it is accepted, else the state as it is, of any kind of state."""
     pairs = zip(proposal, state, strict=True)
     return type(state)(*(torch.where(_over_event(accepted, new), new, old) for new, old in pairs))

@@ -270,7 +270,9 @@ def bimodal():
     """Two modes at distance 12 with the probabilities 0.3 and 0.7, and standard deviations 0.8."""
     distance = 12.0
     bias = np.log(0.7 / 0.3) - 0.5 * (distance / 0.8) ** 2
-    return GaussianBernoulliRBM(jnp.array([[distance], [0.0]]), visible_bias=jnp.zeros(2), hidden_bias=jnp.array([bias]), scale=jnp.full(2, 0.8))
+    return GaussianBernoulliRBM(
+        jnp.array([[distance], [0.0]]), visible_bias=jnp.zeros(2), hidden_bias=jnp.array([bias]), scale=jnp.full(2, 0.8)
+    )
 
 
 @pytest.mark.slow
@@ -280,7 +282,7 @@ def test_tempering_crosses_where_gibbs_and_hamiltonian_chains_do_not():
     np.testing.assert_allclose(float(distribution.mean[0]), 12 * 0.7, rtol=1e-6)
     for sampler in (None, GibbsSampler()):
         chain = run_chain(
-            distribution, jax.random.key(0), 500, num_chains=8, sampler=sampler, initial=jnp.zeros((8, 2))
+            jax.random.key(0), distribution, 500, num_chains=8, sampler=sampler, initial=jnp.zeros((8, 2))
         )
         assert (chain[..., 0] < 6).all()
     nuts = run(NUTS(model), 200, 200, init_params={"v": jnp.zeros((4, 2))}, num_chains=4)
@@ -408,8 +410,8 @@ def test_repeated_runs_do_not_recompile():
     )
     p = parameters("GaussianBernoulliRBM", visible=2, hidden=3, seed=5)
     for seed in range(4):
-        distribution = make(BACKEND, "GaussianBernoulliRBM", p)._with(hidden_bias=jnp.full(3, 0.1 * seed))
-        run_chain(distribution, jax.random.key(seed), 20, num_warmup=10, num_chains=3).block_until_ready()
+        distribution = make(BACKEND, "GaussianBernoulliRBM", p).replace(hidden_bias=jnp.full(3, 0.1 * seed))
+        run_chain(jax.random.key(seed), distribution, 20, num_warmup=10, num_chains=3).block_until_ready()
         distribution.sample(jax.random.key(seed), (5,)).block_until_ready()
         if seed == 1:
             compiled = len(counts)

@@ -32,7 +32,8 @@ from pyro_ebm import (  # noqa: E402
 from pyro_ebm.infer import HMC, MALA, NUTS, AnnealedImportanceSampling, BatchedMCMC, Gibbs, run_chain  # noqa: E402
 from pyro_ebm.infer.exchange import Exchange  # noqa: E402
 from pyro_ebm.infer.gibbs import BlockGibbs  # noqa: E402
-from pyro_ebm.infer.tempering import ParallelTempering, TemperingAdaptation, swap_neighbours  # noqa: E402
+from pyro_ebm.infer.tempering import ParallelTempering, swap_neighbours  # noqa: E402
+from pyro_ebm.sampling.adaptation import WarmupAdaptation  # noqa: E402
 
 pytestmark = pytest.mark.pyro
 
@@ -264,7 +265,12 @@ def bimodal():
     """Two modes at distance 12 with the probabilities 0.3 and 0.7, and standard deviations 0.8."""
     distance = 12.0
     bias = np.log(0.7 / 0.3) - 0.5 * (distance / 0.8) ** 2
-    return GaussianBernoulliRBM(tensor([distance], [0.0]), visible_bias=torch.zeros(2, dtype=DOUBLE), hidden_bias=tensor(bias), scale=tensor(0.8, 0.8))
+    return GaussianBernoulliRBM(
+        tensor([distance], [0.0]),
+        visible_bias=torch.zeros(2, dtype=DOUBLE),
+        hidden_bias=tensor(bias),
+        scale=tensor(0.8, 0.8),
+    )
 
 
 def function_of(distribution):
@@ -357,11 +363,11 @@ def test_every_temperature_finds_its_step_size():
 
 
 def test_tempering_frees_chains_that_are_stuck():
-    adaptation = TemperingAdaptation(10, 1.0, True, 0.8, None, (1.0, 0.5))
-    state = adaptation.init(torch.zeros(3, 2, dtype=DOUBLE))
+    adaptation = WarmupAdaptation(10, 1.0, True, 0.8, None)
+    position = torch.zeros(3, 2, dtype=DOUBLE)
+    state = adaptation.init(position, tensor(1.0, 0.5))
     accept_probs = tensor([0.9, 0.9], [0.0, 0.9], [0.9, 0.0])
-    chain = type("Chain", (), {"accept_probs": accept_probs})
-    after = adaptation.update(state, 0, accept_probs[:, 0], chain)
+    after = adaptation.update(state, 0, accept_probs, position, position)
     assert after.halvings.tolist() == [[0, 0], [1, 0], [0, 1]]
     ratio = after.step_sizes / after.step_size
     assert ratio.tolist() == [[1, 1], [0.5, 1], [1, 0.5]]
@@ -699,8 +705,14 @@ def test_nuts_over_parameters_with_an_estimated_normaliser():
 def test_a_seeded_estimator_is_a_function_and_leaves_the_generator_alone():
     weights = tensor([1.0, -0.5], [0.3, 2.0])
     state = torch.get_rng_state()
-    make_machine = lambda: BernoulliRBM(weights, log_partition=AnnealedImportanceSampling(num_chains=10, num_temperatures=10, seed=5))
+    make_machine = lambda: BernoulliRBM(
+        weights, log_partition=AnnealedImportanceSampling(num_chains=10, num_temperatures=10, seed=5)
+    )
     assert make_machine().log_partition == make_machine().log_partition
     assert torch.equal(torch.get_rng_state(), state)
-    unseeded = lambda: BernoulliRBM(weights, log_partition=AnnealedImportanceSampling(num_chains=10, num_temperatures=10)).log_partition
+    unseeded = lambda: (
+        BernoulliRBM(
+            weights, log_partition=AnnealedImportanceSampling(num_chains=10, num_temperatures=10)
+        ).log_partition
+    )
     assert unseeded() != unseeded()
