@@ -56,6 +56,9 @@ class Activation(Growth):
     antiderivative: Function
     derivative: Function
 
+    def __repr__(self) -> str:
+        return f"Activation({self.name!r})"
+
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         # The rows of the table, some of whose functions have no name, are pickled by theirs.
         if ACTIVATIONS.get(self.name) is self:
