@@ -21,23 +21,30 @@ def cases(visible, hidden):
     matrix = lambda *shape: (rng.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32)
     filters, weights, square = matrix(visible, hidden), matrix(visible, hidden), matrix(visible, visible)
     pooling = -np.abs(matrix(hidden, hidden // 4))
-    gates = [matrix(1, visible)[0], matrix(visible, hidden), matrix(visible, hidden), matrix(hidden, hidden // 2)]
-    half = (0.4 * weights).astype(np.float32)
-    yield "BernoulliRBM", [weights], {}
-    yield "GaussianBernoulliRBM", [weights], {}
-    yield "GaussianRBM", [half], {}
-    yield "ProductOfStudentT", [square, np.float32(2.0)], {}
-    yield "MeanProductOfStudentT", [filters, weights, np.float32(2.0)], {}
-    yield "CovarianceRBM", [filters, pooling], {}
-    yield "MeanCovarianceRBM", [filters, pooling, weights], {}
-    yield "MeanCovarianceRBM", [filters, pooling, weights], {"normalize_visible": True}
+    gates = {
+        "input": matrix(1, visible)[0],
+        "input_weights": matrix(visible, hidden),
+        "output_weights": matrix(visible, hidden),
+        "mapping_weights": matrix(hidden, hidden // 2),
+    }
+    half, weak = (0.4 * weights).astype(np.float32), (0.1 * pooling).astype(np.float32)
+    concentration = {"concentration": np.float32(2.0)}
+    mean_covariance = {"filters": filters, "pooling": pooling, "weights": weights}
+    yield "BernoulliRBM", {"weights": weights}, {}
+    yield "GaussianBernoulliRBM", {"weights": weights}, {}
+    yield "GaussianRBM", {"weights": half}, {}
+    yield "ProductOfStudentT", {"filters": square, **concentration}, {}
+    yield "MeanProductOfStudentT", {"filters": filters, "weights": weights, **concentration}, {}
+    yield "CovarianceRBM", {"filters": filters, "pooling": pooling}, {}
+    yield "MeanCovarianceRBM", mean_covariance, {}
+    yield "MeanCovarianceRBM", mean_covariance, {"normalize_visible": True}
     yield "GatedRBM", gates, {}
     for activation in ("sigmoid", "tanh", "relu", "softplus", "softmax"):
-        yield "TiedAutoencoder", [half], {"activation": activation}
+        yield "TiedAutoencoder", {"weights": half}, {"activation": activation}
     yield "GatedAutoencoder", gates, {"activation": "tanh"}
-    yield "CovarianceAutoencoder", [filters, 0.1 * pooling], {}
-    yield "MeanCovarianceAutoencoder", [filters, 0.1 * pooling, half], {}
-    yield "BinaryAutoencoder", [weights], {}
+    yield "CovarianceAutoencoder", {"filters": filters, "pooling": weak}, {}
+    yield "MeanCovarianceAutoencoder", {"filters": filters, "pooling": weak, "weights": half}, {}
+    yield "BinaryAutoencoder", {"weights": weights}, {}
 
 
 def best_times(functions):
@@ -59,7 +66,9 @@ def torch_times(family, arguments, options, value):
     from pyro_ebm import distributions
 
     torch.set_num_threads(1)
-    model = getattr(distributions, family)(*map(torch.as_tensor, arguments), **options, validate_args=False)
+    model = getattr(distributions, family)(
+        **{name: torch.as_tensor(array) for name, array in arguments.items()}, **options, validate_args=False
+    )
     points = torch.as_tensor(value)
 
     def automatic():
@@ -77,7 +86,9 @@ def jax_times(family, arguments, options, value):
 
     from numpyro_ebm import distributions
 
-    model = getattr(distributions, family)(*map(jnp.asarray, arguments), **options, validate_args=False)
+    model = getattr(distributions, family)(
+        **{name: jnp.asarray(array) for name, array in arguments.items()}, **options, validate_args=False
+    )
     points = jnp.asarray(value)
     analytic, automatic = (
         jax.jit(lambda model, points, method=method: model._map(method, points))
