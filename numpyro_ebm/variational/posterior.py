@@ -205,27 +205,34 @@ def refine_posterior(
     check_positive("step_size", step_size)
     check_positive_int("num_samples", num_samples)
     x, condition = data_of(vae, data)
-
-    @jax.jit
-    def refined(
-        x: jax.Array, condition: jax.Array | None, key_prior: Key, key_start: Key, key_run: Key
-    ) -> RefinedPosterior[jax.Array]:
-        posterior = vae.latent_given_data(x, condition)
-        target = _posterior(vae, x, condition, key_prior)
-        position = draw(key_start, num_samples, *loc_and_scale(posterior))
-        scale = jnp.broadcast_to(jnp.sqrt(posterior.variance), position.shape)
-
-        def move(state: steps.State, key: Key) -> tuple[steps.State, jax.Array]:
-            state, info = steps.adjusted_langevin_step(key, state, target, step_size, scale)
-            return state, info.accept_prob
-
-        start = steps.init(target, position)
-        state, accept_prob = lax.scan(move, start, jax.random.split(key_run, num_steps))
-        mean = accept_prob.mean(0) if num_steps else jnp.ones_like(start.log_density)
-        return RefinedPosterior(state.position, mean)
-
+    refined = jax.jit(functools.partial(_refined, vae, num_steps, step_size, num_samples))
     keys = jax.random.split(require_key("refine_posterior", rng_key), 3)
     return lax.stop_gradient(refined(x, condition, *keys))
+
+
+def _refined(
+    vae: LatentModel,
+    num_steps: int,
+    step_size: float,
+    num_samples: int,
+    x: jax.Array,
+    condition: jax.Array | None,
+    key_prior: Key,
+    key_start: Key,
+    key_run: Key,
+) -> RefinedPosterior[jax.Array]:
+    posterior = vae.latent_given_data(x, condition)
+    target = _posterior(vae, x, condition, key_prior)
+    position = draw(key_start, num_samples, *loc_and_scale(posterior))
+    scale = jnp.broadcast_to(jnp.sqrt(posterior.variance), position.shape)
+
+    def move(state: steps.State, key: Key) -> tuple[steps.State, jax.Array]:
+        state, info = steps.adjusted_langevin_step(key, state, target, step_size, scale)
+        return state, info.accept_prob
+
+    start = steps.init(target, position)
+    state, accept_prob = lax.scan(move, start, jax.random.split(key_run, num_steps))
+    return RefinedPosterior(state.position, accept_prob.mean(0) if num_steps else jnp.ones_like(start.log_density))
 
 
 def _posterior(vae: LatentModel, x: jax.Array, condition: jax.Array | None, rng_key: Key) -> steps.Target:
