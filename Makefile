@@ -8,11 +8,14 @@ PYTEST := $(BIN)/python -m pytest $(WORKERS)
 INSTALLED := $(VENV)/.installed
 EXTRAS := pyro,numpyro,arviz,examples,test
 
-# The oldest versions that pyproject.toml admits, and the tests that run with them: one file for each storey.
+# The oldest versions that pyproject.toml admits, and the quick tests that run with them: packages, densities and their
+# derivatives, criteria, ArviZ, kernels in both hosts' MCMC, networks of flax and equinox.
 FLOORS := .venv-floors
 FLOOR_TESTS := tests/test_imports.py tests/test_packaging.py tests/families/test_exact.py \
-	tests/families/test_own_family.py tests/families/test_guard.py tests/families/test_steps.py \
-	tests/families/test_arviz.py tests/test_numpyro_ebm/test_kernels.py tests/test_pyro_ebm/test_kernels.py
+	tests/families/test_own_family.py tests/families/test_arviz.py tests/families/test_fields.py \
+	tests/test_numpyro_ebm/test_kernels.py::test_every_chain_method \
+	tests/test_numpyro_ebm/test_host.py::test_networks_as_energies \
+	tests/test_pyro_ebm/test_kernels.py::test_pyro_mcmc_runs_every_kernel
 
 .PHONY: demo test test-pyro test-numpyro test-slow test-floors mutants lint bench docs clean
 
