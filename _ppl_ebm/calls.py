@@ -37,9 +37,7 @@ def shows_its_call(function: _Function) -> _Function:
             name = f"{owner}.{method}" if method != "__init__" else type(self).__name__
             call = f"{name}{inspect.Signature(bare)}"
             plural = "" if count == 1 else "s"
-            raise TypeError(
-                f"{name}: expected {count} positional argument{plural}, got {len(arguments)}; write {call}"
-            )
+            raise TypeError(f"{name}: expected {count} positional argument{plural}, got {len(arguments)}; write {call}")
         return function(self, *arguments, **named)
 
     return checked  # type: ignore[return-value]

@@ -163,7 +163,7 @@ def test_a_smaller_machine_may_be_exact_again(backend):
     assert not declared.condition([0], backend.array([1.0])).is_normalized
 
 
-@pytest.mark.parametrize("bad", ["exact", True, "3", [1.0], object()], ids=repr)
+@pytest.mark.parametrize("bad", ["exact", True, "3", [1.0], object()], ids=["word", "flag", "text", "list", "object"])
 def test_what_is_no_normaliser(backend, bad):
     with pytest.raises(TypeError, match="log_partition: expected"):
         make(backend, "BernoulliRBM", parameters("BernoulliRBM"), log_partition=bad)
