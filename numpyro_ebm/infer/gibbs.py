@@ -217,8 +217,8 @@ class Joint(NamedTuple):
             if any(not_jax_tracer(second) and not np.array_equal(first, second) for first, second in pairs):
                 raise IntractablePartitionError(
                     f"model: the partition function of {guarded.description} at site {other!r} depends on site "
-                    f'{name!r} and is not known; expected a normalised distribution, by log_partition="auto" for at most '
-                    "2^16 enumerated terms, or by an estimator"
+                    f'{name!r} and is not known; expected a normalised distribution, by log_partition="auto" for at '
+                    "most 2^16 enumerated terms, or by an estimator"
                 )
 
 

@@ -122,8 +122,9 @@ class Likelihood(GradientFreePotential):
         for name in self._observed:
             if is_reweighted(nodes[name]):
                 raise TypeError(
-                    f"model: Exchange expected sites without mask and scale, got mask={nodes[name]['mask']}, "
-                    f"scale={nodes[name]['scale']} and {type(nodes[name]['fn']).__name__} at site {name!r}"
+                    "model: Exchange expected sites without mask and scale, got "
+                    f"{type(nodes[name]['fn']).__name__}, mask={nodes[name]['mask']} and scale={nodes[name]['scale']} "
+                    f"at site {name!r}"
                 )
 
     def observed(self, position: torch.Tensor) -> tuple[torch.Tensor, Energies]:

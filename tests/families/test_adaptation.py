@@ -147,17 +147,35 @@ def test_moments_of_parts_are_those_of_the_whole():
 # ---------------------------------------------------------------------------------------------------- both alike
 
 
-def learned(backend, adaptation, position, score, accept_prob):
+def learned(backend, options, position, score, accept_prob):
     """Step sizes and scales after every transition of one chain."""
-    module = __import__(f"{backend.name}_ebm.sampling.adaptation", fromlist=["WarmupAdaptation"])
-    adaptation = module.WarmupAdaptation(*adaptation)
-    rows = position, score, accept_prob
-    position, score, accept_prob = map(backend.array, rows if backend.name == "numpyro" else [r[:, None] for r in rows])
-    state, found = adaptation.init(position[0]), []
-    for index in range(len(position)):
-        state = adaptation.update(state, index, accept_prob[index], position[index], score[index])
-        found.append(np.append(backend.numpy(state.step_size), backend.numpy(state.scale)))
+    if backend.name == "numpyro":
+        return learned_by_numpyro(options, *map(backend.array, (position, score, accept_prob)))
+    from pyro_ebm.sampling.adaptation import WarmupAdaptation
+
+    adaptation, found = WarmupAdaptation(*options), []
+    rows = zip(*(backend.array(values[:, None]) for values in (accept_prob, position, score)), strict=True)
+    state = adaptation.init(backend.array(position[:1]))
+    for index, row in enumerate(rows):
+        state = adaptation.update(state, index, *row)
+        found.append(np.append(state.step_size, state.scale))
     return np.array(found)
+
+
+def learned_by_numpyro(options, position, score, accept_prob):
+    import jax
+    import jax.numpy as jnp
+
+    from numpyro_ebm.sampling.adaptation import WarmupAdaptation
+
+    adaptation = WarmupAdaptation(*options)
+
+    def step(state, row):
+        state = adaptation.update(state, *row)
+        return state, jnp.append(state.step_size, state.scale)
+
+    rows = jnp.arange(len(position)), accept_prob, position, score
+    return np.asarray(jax.jit(lambda: jax.lax.scan(step, adaptation.init(position[0]), rows)[1])())
 
 
 @pytest.fixture
@@ -172,7 +190,7 @@ def chain():
 
 @pytest.mark.numpyro
 @pytest.mark.pyro
-@pytest.mark.parametrize("num_warmup", [0, 1, 8, 15, 30, 100, 200])
+@pytest.mark.parametrize("num_warmup", [1, 8, 30, 200])
 @pytest.mark.parametrize("preconditioner", ["gradients", "variances", None])
 @pytest.mark.parametrize("adapts", [True, False])
 def test_the_packages_learn_the_same(num_warmup, preconditioner, adapts, chain):
@@ -186,7 +204,7 @@ def test_the_packages_learn_the_same(num_warmup, preconditioner, adapts, chain):
     end = Schedule(num_warmup).num_adapting
     assert np.ptp(first[max(end - 1, 0) :], axis=0).max() == 0
     assert (np.ptp(first[:, 0]) > 0) == (adapts and num_warmup > 1)
-    assert (np.ptp(first[:, 1:], axis=0) > 0).all() == (preconditioner is not None and num_warmup >= 8)
+    assert (first[-1, 1:] != 1).all() == (preconditioner is not None and num_warmup >= 8)
 
 
 @pytest.mark.parametrize("preconditioner", ["gradients", "variances"])
@@ -221,11 +239,11 @@ def test_a_coordinate_that_never_moves_keeps_its_scale(backend):
 
 @kernels
 @pytest.mark.parametrize("preconditioner", ["gradients", "variances"])
-@pytest.mark.parametrize("num_warmup", [8, 15, 30])
+@pytest.mark.parametrize("num_warmup", [15, 30])
 def test_short_warm_ups_never_reverse_the_order_of_scales(backend, kernel, preconditioner, num_warmup):
     """Of 500 single chains in NumPyro, and of single chains and a batch in Pyro, that come from far out."""
     start, normal = uniform(1, 500), Normal(SCALES)
-    runs = [start] if backend.name == "numpyro" else [start, *(start[[chain]] for chain in range(20))]
+    runs = [start] if backend.name == "numpyro" else [start, *(start[[chain]] for chain in range(10))]
     options = {"preconditioner": preconditioner}
     found = [Run(backend, kernel, normal, begin, num_warmup, **options).scales[-1] for begin in runs]
     scales = np.concatenate(found)
@@ -259,8 +277,9 @@ def test_acceptance_reaches_its_target_and_is_averaged_anew_after_the_warm_up(ba
 
 
 @kernels
-@pytest.mark.parametrize("num_warmup", [50, 200])
-@pytest.mark.parametrize("target", [Normal([0.5, 2.0]), LogGamma()], ids=lambda target: type(target).__name__)
+@pytest.mark.parametrize(
+    ("target", "num_warmup"), [(Normal([0.5, 2.0]), 50), (LogGamma(), 100)], ids=["normal", "skew"]
+)
 def test_the_first_kept_draw_has_the_targets_moments(backend, kernel, num_warmup, target):
     """20,000 chains that start at the target: second moments within 5 %, of which gates see 3.2 % at three sigma.
 

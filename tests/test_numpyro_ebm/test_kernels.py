@@ -209,6 +209,54 @@ def test_blocks_of_the_hosts_gibbs_recover_a_joint():
         assert size > 1000
 
 
+def test_blocks_of_the_hosts_gibbs_start_at_its_constrained_values():
+    def model():
+        rate = numpyro.sample("rate", dist.Gamma(300.0, 2.0))
+        numpyro.sample("x", dist.Exponential(rate))
+
+    kernel = Gibbs([(MALA(model), ["rate"]), (UnderdampedLangevin(model), ["x"])])
+    state = kernel.init(jax.random.key(0), 5, {"x": jnp.array(0.25)}, (), {})
+    np.testing.assert_allclose(state.block_states[1].z["x"], np.log(0.25))
+    assert abs(jnp.exp(state.block_states[0].z["rate"]) - 150) < 50
+
+
+def test_blocks_of_the_hosts_gibbs_refuse_supports_that_move():
+    def model():
+        top = numpyro.sample("top", dist.HalfNormal(1.0))
+        numpyro.sample("x", dist.Uniform(0.0, top))
+
+    with pytest.raises(ValueError, match=r"model: MALA as a block of Gibbs .* \['x'\]"):
+        Gibbs([(MALA(model), ["x"]), (MALA(model), ["top"])]).init(jax.random.key(0), 5, None, (), {})
+    assert run(MALA(model), 5, 5).get_samples()["x"].shape == (5,)
+
+
+@pytest.mark.filterwarnings("ignore:Some donated buffers")
+def test_exchange_as_a_block_beside_latent_machines():
+    """The weight of machines whose values are latent too, by Exchange and BlockGibbs in turn, against a grid."""
+    observed, noise = jnp.array([2.5, 1.9, -0.4]), 0.5
+
+    def model():
+        weight = numpyro.sample("weight", dist.Normal(0.0, 2.0))
+        with numpyro.plate("data", 3):
+            v = numpyro.sample("v", GaussianBernoulliRBM(weight[None, None], hidden_bias=-1.0))
+            numpyro.sample("y", dist.Normal(v[..., 0], noise), obs=observed)
+
+    kernel = Gibbs([(Exchange(model), ["weight"]), (BlockGibbs(model), ["v"])])
+    mcmc = MCMC(kernel, num_warmup=200, num_samples=400, num_chains=100, chain_method=jax.vmap, progress_bar=False)
+    mcmc.run(jax.random.split(jax.random.key(0), 100))
+    draws = np.asarray(mcmc.get_samples(group_by_chain=True)["weight"])
+    grid, values = jnp.linspace(-6, 7, 1001), jnp.linspace(-9, 11, 800)
+
+    def log_likelihood(weight):
+        machine = GaussianBernoulliRBM(weight[None, None], hidden_bias=-1.0, validate_args=False)
+        likelihood = dist.Normal(values[:, None], noise).log_prob(observed[None])
+        return jax.scipy.special.logsumexp(machine.log_prob(values[:, None])[:, None] + likelihood, axis=0).sum()
+
+    probability = np.asarray(jax.nn.softmax(jax.vmap(log_likelihood)(grid) - grid**2 / 8))
+    assert_mean(draws.mean(1), probability @ np.asarray(grid))
+    assert_mean((draws**2).mean(1), probability @ np.asarray(grid) ** 2)
+
+
 def test_block_gibbs_corrects_for_everything_else_in_the_model():
     """With an observation of v the sweep is a proposal; without the correction the posterior would be the prior."""
     base = rbm()
@@ -420,7 +468,23 @@ def test_repeated_runs_do_not_recompile():
 
 
 BAD = [
-    (lambda: MALA(), ValueError, "model"),
+    (lambda: MALA(), ValueError, "^model, potential_fn: MALA expected exactly one of them"),
+    (lambda: MALA(lambda: None, lambda z: z, 0.1), TypeError, r"^MALA: expected 2 .*, got 3; write MALA\(model=None"),
+    (lambda: Exchange(lambda: None, 0.1), TypeError, r"^Exchange: expected 1 .* write Exchange\(model, \*, step_size"),
+    (lambda: BlockGibbs(lambda: None, 1), TypeError, r"^BlockGibbs: expected 1 .* write BlockGibbs\(model\)"),
+    (lambda: run(MALA(potential_fn=lambda z: z), 1, 1), ValueError, "^init_params: MALA expected them"),
+    (
+        lambda: MALA(potential_fn=lambda z: z).wrap_model(lambda m: m),
+        ValueError,
+        "^potential_fn: MALA .* block of Gibbs",
+    ),
+    (
+        lambda: MALA(lambda: None, score=lambda z: z).wrap_model(lambda m: m),
+        ValueError,
+        "^score: MALA .* block of Gibbs",
+    ),
+    (lambda: MALA(lambda: None).get_constrain_fn(), RuntimeError, "^get_constrain_fn: MALA expected a call of init"),
+    (lambda: MALA(lambda: None).sample(None, (), {}), RuntimeError, "^MALA: expected a call of init before sample"),
     (lambda: MALA(lambda: None, step_size=0.0), ValueError, "step_size"),
     (lambda: MALA(lambda: None, step_size="1"), TypeError, "^step_size: expected a positive number"),
     (lambda: MALA(lambda: None, preconditioner="adam"), ValueError, "preconditioner"),
