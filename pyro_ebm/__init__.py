@@ -19,16 +19,25 @@ from pyro_ebm.distributions import __all__ as _distribution_names
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from pyro_ebm import diagnostics, variational
+    from pyro_ebm import diagnostics, testing, variational
 
 __version__ = "0.2.0"
 
-__all__ = ["diagnostics", "distributions", "infer", "objectives", "sampling", "variational", *_distribution_names]
+__all__ = [
+    "diagnostics",
+    "distributions",
+    "infer",
+    "objectives",
+    "sampling",
+    "testing",
+    "variational",
+    *_distribution_names,
+]
 
 
 def __getattr__(name: str) -> "ModuleType":
     """Import what most programs do without on first use, so that importing the package stays light."""
-    if name in ("diagnostics", "variational"):
+    if name in ("diagnostics", "testing", "variational"):
         return importlib.import_module(f"pyro_ebm.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

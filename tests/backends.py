@@ -59,6 +59,16 @@ class NumPyroBackend:
 
         return self.numpy(self.infer.run_chain(jax.random.key(seed), distribution, num_samples, **options))
 
+    def check_energy(self, distribution, seed=0, **options):
+        import jax
+
+        self.ebm.testing.check_energy(jax.random.key(seed), distribution, **options)
+
+    def check_kernel(self, kernel, distribution, seed=0, **options):
+        import jax
+
+        self.ebm.testing.check_kernel(jax.random.key(seed), kernel, distribution, **options)
+
     def stochastic(self, criterion, *arguments, seed=0, **options):
         """A criterion that draws: NumPyro wants a key."""
         import jax
@@ -129,6 +139,18 @@ class PyroBackend:
         torch.manual_seed(seed)
         return self.numpy(self.infer.run_chain(distribution, num_samples, **options))
 
+    def check_energy(self, distribution, seed=0, **options):
+        import torch
+
+        torch.manual_seed(seed)
+        self.ebm.testing.check_energy(distribution, **options)
+
+    def check_kernel(self, kernel, distribution, seed=0, **options):
+        import torch
+
+        torch.manual_seed(seed)
+        self.ebm.testing.check_kernel(kernel, distribution, **options)
+
     def stochastic(self, criterion, *arguments, seed=0, **options):
         import torch
 
@@ -177,6 +199,29 @@ def backends():
         for name, (module, _) in _NEEDS.items()
         if importlib.util.find_spec(module)
     ]
+
+
+def slow_in(*names):
+    """The fixture ``backend`` of a test that belongs to the slow suite in these, for ``pytest.mark.parametrize``."""
+    return "backend", [_marked(parameter, names) for parameter in backends()]
+
+
+def pairs(cases, slow=()):
+    """The fixture ``backend`` and a name, for ``pytest.mark.parametrize(..., indirect=["backend"])``.
+
+    :param slow: the pairs ``(backend, name)`` that belong to the slow suite.
+    """
+    return ("backend", "name"), [
+        pytest.param(*backend.values, name, marks=[*backend.marks, *([pytest.mark.slow] if chosen else [])])
+        for backend in backends()
+        for name in cases
+        for chosen in [(backend.values[0], name) in slow]
+    ]
+
+
+def _marked(parameter, names):
+    slow = [pytest.mark.slow] if parameter.values[0] in names else []
+    return pytest.param(*parameter.values, marks=[*parameter.marks, *slow])
 
 
 def get_backend(name):

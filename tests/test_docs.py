@@ -64,7 +64,7 @@ def test_every_public_class_and_function_has_an_example():
             "InferenceGap",
             "RefinedPosterior",
         }  # what functions with examples return
-        for part in ("distributions", "infer", "objectives", "diagnostics", "variational"):
+        for part in ("distributions", "infer", "objectives", "diagnostics", "testing", "variational"):
             for name in getattr(module, part).__all__:
                 documentation = getattr(getattr(module, part), name).__doc__
                 assert documentation, name

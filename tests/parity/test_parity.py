@@ -91,7 +91,7 @@ def test_both_packages_have_the_same_public_names():
     first, second = (backend.ebm for backend in BACKENDS)
     assert sorted(first.__all__) == sorted(second.__all__)
     assert first.__version__ == second.__version__
-    for name in ("diagnostics", "distributions", "infer", "objectives", "variational"):
+    for name in ("diagnostics", "distributions", "infer", "objectives", "testing", "variational"):
         batched = {"HMC", "NUTS", "BatchedMCMC"} if name == "infer" else set()  # NumPyro's own run batches of chains
         assert set(getattr(first, name).__all__) == set(getattr(second, name).__all__) - batched
     # random numbers are NumPyro's alone
@@ -150,7 +150,7 @@ def _signatures(package, name):
     ("module", "name"),
     [
         (module, name)
-        for module in ("distributions", "objectives", "infer", "diagnostics", "variational")
+        for module in ("distributions", "objectives", "infer", "diagnostics", "testing", "variational")
         for name in getattr(BACKENDS[0].ebm, module).__all__
         if not name.endswith("Error")
     ],
