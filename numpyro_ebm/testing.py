@@ -7,7 +7,7 @@ exact draws and looks whether their moments drift. Both raise ``AssertionError``
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -362,8 +362,8 @@ def _compared_in_a_batch(distribution: EnergyDistribution, value: jax.Array) -> 
     given = _parameters(bare)
     if not given:
         return {}
-    smaller = jax.tree.map(lambda array: 0.95 * array, given)
-    pair = bare.replace(**jax.tree.map(lambda *both: jnp.stack(both), given, smaller))
+    smaller = _changed(given, lambda array: 0.95 * array)
+    pair = bare.replace(**_changed(given, lambda array: jnp.stack([array, 0.95 * array])))
     leaves, structure = jax.tree.flatten(bare)
     others = jax.tree.leaves(bare.replace(**smaller))
     stacked = jax.tree.unflatten(structure, [jnp.stack(both) for both in zip(leaves, others, strict=True)])
@@ -383,3 +383,10 @@ def _parameters(distribution: EnergyDistribution) -> dict[str, PyTree]:
     names = distribution.parameters()
     arguments = distribution.arguments().items()
     return {name: value for name, value in arguments if name in names or isinstance(value, Mapping)}
+
+
+def _changed(given: Mapping[Any, Any], change: Callable[[jax.Array], jax.Array]) -> dict[Any, Any]:
+    """Parameters, in mappings too, changed."""
+    return {
+        name: _changed(value, change) if isinstance(value, Mapping) else change(value) for name, value in given.items()
+    }

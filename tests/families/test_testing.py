@@ -6,6 +6,7 @@ import importlib
 import numpy as np
 import pytest
 
+from backends import pairs
 from families.cases import FAMILIES, make, parameters
 from families.test_doors import random_walk
 from families.test_markov import make as markov_network
@@ -39,9 +40,10 @@ def test_every_family_passes(backend, name):
     backend.check_energy(CASES[name](backend))
 
 
-@pytest.mark.parametrize("name", ["mPoT", "pooled PoT"])
-def test_single_precision(backend, name):
-    backend.check_energy(ALL[name].make(backend, np.float32), num_draws=2_000)
+def test_single_precision(backend):
+    p = parameters("GaussianBernoulliRBM", 2, 2).arguments("GaussianBernoulliRBM")
+    arrays = {name: backend.array(value, np.float32) for name, value in p.items()}
+    backend.check_energy(backend.distributions.GaussianBernoulliRBM(**arrays), num_draws=2_000)
 
 
 # ---------------------------------------------------------------------------------------------------- wrong energies
@@ -115,7 +117,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+SHARED = [name for name in WRONG if name not in ("score", "draws", "a sweep")]
+
+
+# what is compared with what is the same in both packages
+@pytest.mark.parametrize(*pairs(WRONG, slow=[("numpyro", name) for name in SHARED]), indirect=["backend"])
 def test_what_is_wrong_is_named(backend, name):
     (family, changes), messages = WRONG[name]
     cls = overridden(getattr(backend.distributions, family), **changes)
@@ -196,7 +202,7 @@ def test_every_kernel_passes(backend, family, name):
     backend.check_kernel(getattr(backend.infer, name)(model, **KERNELS[name]), distribution, site="v")
 
 
-@pytest.mark.parametrize("preconditioner", ["gradients", "variances"])
+@pytest.mark.parametrize("preconditioner", ["gradients", pytest.param("variances", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["MALA", "UnderdampedLangevin"])
 def test_kernels_pass_with_what_they_have_learned(backend, name, preconditioner):
     """A machine whose scales differ, so that a preconditioner matters."""
