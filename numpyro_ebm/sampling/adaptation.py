@@ -5,15 +5,15 @@ the target as its stationary distribution, and its first draw too.
 """
 
 import dataclasses
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 
 from _ppl_ebm.adaptation import LINEAR, MAX_REACH, PRIOR_DRAWS, DualAveraging, Moments, Schedule
-
-_Tree = TypeVar("_Tree", bound=tuple)
 
 
 class AdaptationState(NamedTuple):
@@ -87,12 +87,15 @@ class WarmupAdaptation:
         :param position: after the transition, shape ``(D,)``.
         :param score: there.
         """
-        new, schedule = state, self.schedule
-        if self.adapt_step_size:
-            new = self._learn_step_size(new, accept_prob, index == schedule.num_adapting - 1)
-        if self.preconditioner is not None and schedule.windows and position.size:
-            new = self._learn_scale(new, index, position, score)
-        return _where(index < schedule.num_adapting, new, state)
+
+        def learn(state: AdaptationState) -> AdaptationState:
+            if self.adapt_step_size:
+                state = self._learn_step_size(state, accept_prob, index == self.schedule.num_adapting - 1)
+            if self.preconditioner is not None and self.schedule.windows and position.size:
+                state = self._learn_scale(state, index, position, score)
+            return state
+
+        return _when(index < self.schedule.num_adapting, learn, state)
 
     def _learn_step_size(self, state: AdaptationState, accept_prob: jax.Array, last: jax.Array) -> AdaptationState:
         """The next step to try; the last one is the average."""
@@ -105,11 +108,12 @@ class WarmupAdaptation:
     ) -> AdaptationState:
         windows = self.schedule.windows
         inside = (index >= windows[0][0]) & (index < windows[-1][1])
-        finite = jnp.isfinite(position).all() & jnp.isfinite(score).all()  # a chain at infinity is not counted
+        counted = inside & jnp.isfinite(position).all() & jnp.isfinite(score).all()  # no chain at infinity
         seen = _nothing(position)._replace(count=jnp.ones((), position.dtype), position=position, score=score)
-        state = state._replace(moments=_where(inside & finite, state.moments.merge(seen), state.moments))
+        merged = state.moments.merge(seen)
+        moments = jax.tree.map(lambda new, old: jnp.where(counted, new, old), merged, state.moments)
         ends = jnp.asarray([end - 1 for _, end in windows])
-        return _where(jnp.isin(index, ends), self._renew(state), state)
+        return _when(jnp.isin(index, ends), self._renew, state._replace(moments=moments))
 
     def _renew(self, state: AdaptationState) -> AdaptationState:
         """A scale from the window's moments; the step size stays as long where it was shortest, and begins anew."""
@@ -142,5 +146,11 @@ def _nothing(position: jax.Array) -> Moments:
     return Moments(jnp.zeros((), position.dtype), zeros, zeros, zeros, zeros, zeros)
 
 
-def _where(condition: jax.Array, new: _Tree, old: _Tree) -> _Tree:
-    return jax.tree.map(lambda after, before: jnp.where(condition, after, before), new, old)
+def _when(
+    condition: jax.Array, function: Callable[[AdaptationState], AdaptationState], state: AdaptationState
+) -> AdaptationState:
+    """``function(state)`` where the condition holds, else the state, by a loop of one round or none.
+
+    Unlike a conditional it does not compute both under ``vmap``: nothing runs unless it holds for some chain.
+    """
+    return lax.fori_loop(0, jnp.asarray(condition, int), lambda _, state: function(state), state)
