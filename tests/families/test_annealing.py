@@ -7,6 +7,7 @@ estimates checks in turn.
 import numpy as np
 import pytest
 
+from backends import slow_in
 from families.cases import make, parameters
 from families.test_energies import plane_moments
 from families.test_networks import network
@@ -45,7 +46,10 @@ def assert_bracketed(found, truth, count=NUM_SEEDS):
     assert truth < found.upper.mean() + MAX_Z * found.upper_standard_error.mean() / root
 
 
-@pytest.mark.parametrize(("family", "visible", "hidden"), [("BernoulliRBM", 12, 8), ("GaussianBernoulliRBM", 64, 10)])
+@pytest.mark.parametrize(
+    ("family", "visible", "hidden"),
+    [("BernoulliRBM", 12, 8), pytest.param("GaussianBernoulliRBM", 64, 10, marks=pytest.mark.slow)],
+)
 def test_bounds_of_machines_with_known_values(backend, family, visible, hidden):
     """Both within 0.1 nat at 100 chains and 1,000 temperatures."""
     strength = 0.8 if family == "BernoulliRBM" else 0.3
@@ -74,6 +78,7 @@ def test_bounds_of_every_kind_of_path(backend, name):
     assert (np.abs(found.lower - log_partition) < 0.3).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["LineIntegralEnergy", "GradientStepEnergy"])
 def test_bounds_and_estimates_of_network_energies(backend, family):
     """They have no parameters of their own, and no conditionals; estimators look at their shapes."""
@@ -86,6 +91,7 @@ def test_bounds_and_estimates_of_network_energies(backend, family):
     np.testing.assert_allclose(float(estimated.log_partition), float(truth), atol=0.15)
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_bounds_on_the_unit_square(backend):
     """Annealing moves in logit x, and the estimate is of the integral over x."""
     distribution = binary_autoencoder(backend)
@@ -131,6 +137,7 @@ def test_a_discrete_family_without_conditionals_is_refused(backend):
         Parity(backend.array(np.ones((2, 2))), log_partition=backend.estimator(0))
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_progress_changes_nothing(backend, capsys):
     distribution = ALL["mcRBM"].make(backend)
     quiet = bounds(backend, distribution, num_temperatures=50)

@@ -7,6 +7,7 @@ Gates as in ``oracles.statistics``; exact moments are sums over a grid of the pl
 import numpy as np
 import pytest
 
+from backends import pairs
 from families.test_energies import AREAS, EXACT, GRID, plane_moments
 from families.zoo import ALL, MACHINES, binary_autoencoder, points
 from oracles import energies as oracle
@@ -17,6 +18,7 @@ MOVED = [
     *("pooled PoT", "mPoT", "mcRBM", "gated RBM", "normalised cRBM", "normalised mcRBM"),
     *("tied tanh", "tied relu", "tempered tied tanh", "gated tanh", "cAE sigmoid", "cAE relu", "mcAE sigmoid"),
 ]
+BATCHED = ["mPoT", "mcRBM", "gated RBM", "cRBM", "pooled PoT", "cAE sigmoid", "tied tanh", "PoT"]
 HOSTED = [*MOVED, "PoT", "pooled mPoT", "cRBM", "tied sigmoid", "gated sigmoid", "mcAE softmax"]
 
 
@@ -35,7 +37,9 @@ def test_exact_sampler(backend, name):
     assert_stein(backend, distribution, draws)
 
 
-@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize(
+    *pairs(MACHINES, slow=[("numpyro", name) for name in ("mPoT", "pooled PoT", "pooled mPoT")]), indirect=["backend"]
+)
 def test_gibbs_sampler(backend, name):
     distribution = MACHINES[name].make(backend, sampler=backend.infer.Gibbs(num_steps=40))
     draws = backend.sample(distribution, 0, (2 * NUM_DRAWS,))
@@ -73,9 +77,7 @@ def test_binary_autoencoder(backend, activation):
     assert_moments(draws, mean, covariance)
 
 
-@pytest.mark.parametrize(
-    "name", ["mPoT", "mcRBM", "gated RBM", "cRBM", "pooled PoT", "tied tanh", "cAE sigmoid", "PoT"]
-)
+@pytest.mark.parametrize(*pairs(BATCHED, slow=[("numpyro", name) for name in BATCHED[:6]]), indirect=["backend"])
 def test_batches_are_the_models_in_them(backend, name):
     """Two models in a batch, one parameter shared: every quantity is the single model's, and so are the draws."""
     case = ALL[name]
@@ -148,7 +150,7 @@ def assert_host_moments(draws, mean, covariance):
     assert np.all(4.5 * np.diagonal(error) < 0.25 * np.diagonal(covariance)), "too few draws to see an error"
 
 
-@pytest.mark.parametrize("name", ["mPoT", "tied tanh"])
+@pytest.mark.parametrize(*pairs(["mPoT", "tied tanh"], slow=[("numpyro", "mPoT")]), indirect=["backend"])
 def test_host_nuts_over_a_latent_value(backend, name):
     assert_host_moments(
         host_draws(backend, ALL[name].make(backend, log_partition=None)), *plane_moments(backend.name, name)[1:]

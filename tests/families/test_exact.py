@@ -63,6 +63,7 @@ def test_log_partition(backend, family, visible, hidden):
     assert distribution.is_normalized
 
 
+@pytest.mark.slow
 def test_chunked_enumeration_equals_brute_force(backend):
     """13 hidden units are enumerated chunk by chunk; the visible side, of 3 units, is small enough for brute force."""
     p = parameters("GaussianBernoulliRBM", 2, 13)

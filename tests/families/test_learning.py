@@ -7,6 +7,7 @@ CD that restarts from noise instead of the data; PCD that forgets to store its c
 import numpy as np
 import pytest
 
+from backends import slow_in
 from families.cases import CONTINUOUS, FAMILIES, make, parameters, values
 from oracles import rbm as oracle
 from oracles.rbm import Parameters
@@ -153,6 +154,7 @@ def test_score_matching_optimum_of_the_gaussian_machine_is_pca(backend):
     np.testing.assert_allclose(covariance, np.eye(5) + basis @ np.diag(spectrum - 1) @ basis.T, atol=1e-10)
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_score_matching_training_reaches_the_pca_solution(backend):
     """Plain gradient ascent on the criterion, from small random weights, ends at the closed form."""
     rng = np.random.default_rng(1)

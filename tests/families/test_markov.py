@@ -14,7 +14,7 @@ import warnings
 import numpy as np
 import pytest
 
-from backends import get_backend
+from backends import get_backend, slow_in
 from oracles import markov as oracle
 from oracles.rbm import Parameters
 from oracles.statistics import MAX_Z
@@ -110,6 +110,7 @@ def test_gradient_is_the_difference_of_indicators(backend):
         np.testing.assert_allclose(gradient, expected, **TOLERANCE)
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_batches_of_tables(backend):
     """Tables of different batch shapes: every element is the network made of its own tables, in every quantity."""
     cardinalities, factors = LOOP, tables("loop")

@@ -148,7 +148,7 @@ def test_jacobi_decoding_is_ancestral_sampling_in_parallel(backend):
     assert np.abs(np.corrcoef(lagged.T) - np.eye(5)).max() < 4.5 / np.sqrt(50)
 
 
-@pytest.mark.parametrize("family", ["LineIntegralEnergy", "GradientStepEnergy"])
+@pytest.mark.parametrize("family", [pytest.param("LineIntegralEnergy", marks=pytest.mark.slow), "GradientStepEnergy"])
 def test_hamiltonian_sampler(backend, family):
     distribution = network(backend, family, sampler=backend.infer.Hamiltonian(num_steps=40, num_leapfrog=4))
     draws = backend.sample(distribution, 0, (20_000,))

@@ -8,6 +8,7 @@ import functools
 import numpy as np
 import pytest
 
+from backends import slow_in
 from families.cases import make, parameters
 from families.test_energies import plane_moments
 from families.zoo import MACHINES
@@ -112,6 +113,7 @@ def test_unadjusted_langevin_has_its_documented_bias(backend, step_size):
     assert (expected - scale**2) / scale**2 > 4.5 * np.sqrt(2 / len(draws)), "the bias could not be seen"
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_unadjusted_bias_shrinks_linearly_with_half_the_square_of_the_step(backend):
     """On an energy that is not Gaussian: a quarter of ``h^2 / 2`` has about a quarter of the variance's bias."""
     target, mean, covariance = model(backend, "mcRBM")

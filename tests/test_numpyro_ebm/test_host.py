@@ -81,8 +81,9 @@ def run_mcmc(kernel, *args, **options):
     return mcmc
 
 
-@pytest.mark.parametrize("num_chains", [1, 2])
-@pytest.mark.parametrize("kernel", [NUTS, HMC])
+@pytest.mark.parametrize(
+    ("kernel", "num_chains"), [(NUTS, 1), pytest.param(NUTS, 2, marks=pytest.mark.slow), (HMC, 1), (HMC, 2)]
+)
 def test_hmc_and_nuts_over_the_value(kernel, num_chains):
     """The posterior under a Gaussian likelihood is known exactly."""
     mcmc = run_mcmc(kernel(latent_model), num_chains=num_chains, chain_method="vectorized")
@@ -480,7 +481,10 @@ def _flax_network():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("make", [_equinox_network, _flax_network], ids=["equinox", "flax"])
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(_equinox_network, id="equinox", marks=pytest.mark.slow), pytest.param(_flax_network, id="flax")],
+)
 def test_networks_as_energies(make):
     """Their arrays are data leaves: they cross jit, vmap, scan and pickle, and the guard sees them."""
     import cloudpickle

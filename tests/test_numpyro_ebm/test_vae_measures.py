@@ -112,7 +112,7 @@ def kl_divergence(q, p):
     return np.asarray(dist.kl_divergence(*full))
 
 
-@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+@pytest.mark.parametrize("covariance", [pytest.param("diagonal", marks=pytest.mark.slow), "full"])
 def test_inference_gaps_against_closed_forms(covariance):
     """KL(encoder | posterior) is the sum of both gaps, and that of the best diagonal normal is the second."""
     vae, x = wrong_encoder(covariance), jnp.asarray(X[:10])

@@ -96,7 +96,13 @@ def run_mcmc(kernel, *args, **options):
     return mcmc
 
 
-@pytest.mark.parametrize("kernel", [NUTS, lambda model: HMC(model, trajectory_length=2.0)], ids=["nuts", "hmc"])
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        pytest.param(NUTS, id="nuts", marks=pytest.mark.slow),
+        pytest.param(lambda model: HMC(model, trajectory_length=2.0), id="hmc"),
+    ],
+)
 def test_hmc_and_nuts_over_the_value(kernel):
     """The posterior under a Gaussian likelihood is known exactly."""
     draws = run_mcmc(kernel(latent_model)).get_samples(group_by_chain=True)["v"]

@@ -135,7 +135,7 @@ def wrong_encoder(covariance):
     return vae, exact
 
 
-@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+@pytest.mark.parametrize("covariance", [pytest.param("diagonal", marks=pytest.mark.slow), "full"])
 def test_inference_gaps_against_closed_forms(covariance):
     """KL(encoder | posterior) is the sum of both gaps, and that of the best diagonal normal is the second."""
     vae, exact = wrong_encoder(covariance)

@@ -127,8 +127,15 @@ def test_a_contrastive_prior_has_the_criterions_gradient():
         torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("weight", [1.0, 0.5])
-@pytest.mark.parametrize("kind", ["CD", "PCD"])
+@pytest.mark.parametrize(
+    ("kind", "weight"),
+    [
+        ("CD", 1.0),
+        pytest.param("CD", 0.5, marks=pytest.mark.slow),
+        pytest.param("PCD", 1.0, marks=pytest.mark.slow),
+        ("PCD", 0.5),
+    ],
+)
 def test_long_contrastive_chains_give_the_enumerated_gradient(kind, weight):
     """Negative samples from long chains: the ELBO's gradient, within Monte Carlo error."""
     count = 20_000
