@@ -168,8 +168,8 @@ def check_model(report: Report, model: Model, num_draws: int) -> None:
     values = model.initial(NUM_VALUES)
     report.equal("initial(): values inside the support", bool(model.inside(values).all()), True)
     report.equal("energy: finite at initial()", bool(np.isfinite(model.energy(values)).all()), True)
-    for what, (found, expected) in model.comparisons(values).items():
-        report.close(what, found, expected, model.tolerance)
+    for what, pair in sorted(model.comparisons(values).items()):
+        report.close(what, *pair, model.tolerance)
     exact = _exact(model) if num_draws or "exact_partition" in model.capabilities else None
     if exact is not None:
         _check_exact(report, model, exact)

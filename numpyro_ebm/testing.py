@@ -60,15 +60,20 @@ def check_energy(
     >>> from numpyro_ebm.testing import check_energy
     >>> check_energy(jax.random.key(0), GaussianRBM(jnp.array([[0.5], [0.3]])))
     >>> class Quartic(EnergyDistribution):
+    ...     parameter_dims = {"strength": ("visible",)}
+    ...     arg_constraints = {"strength": constraints.independent(constraints.positive, 1)}
     ...     support = constraints.real_vector
+    ...     def __init__(self, strength, **options):
+    ...         super().__init__({"strength": strength}, **options)
     ...     def _energy(self, value):
-    ...         return jnp.sum(value**4)
+    ...         return jnp.sum(self.strength * value**4)
     ...     def _score(self, value):
-    ...         return -(value**3)
-    >>> check_energy(jax.random.key(0), Quartic({}, event_shape=(1,)), num_draws=0)  # doctest: +ELLIPSIS
+    ...         return -self.strength * value**3
+    >>> check_energy(jax.random.key(0), Quartic(jnp.ones(1)), num_draws=0)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    AssertionError: Quartic: 3 found wrong
-    - score against automatic differentiation: expected ...
+    AssertionError: Quartic: 2 found wrong
+    - laplacian against automatic differentiation of the energy: expected ...
+    - score against automatic differentiation of the energy: expected ...
     """
     _check_single("check_energy", distribution)
     check_count("num_draws", num_draws)

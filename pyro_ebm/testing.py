@@ -65,7 +65,8 @@ def check_energy(distribution: EnergyDistribution, *, num_draws: int = 20_000, t
     ...         return -self.strength * value**3
     >>> check_energy(Quartic(torch.ones(1)), num_draws=0)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    AssertionError: Quartic: 3 found wrong
+    AssertionError: Quartic: 2 found wrong
+    - laplacian against automatic differentiation of the energy: expected ...
     - score against automatic differentiation of the energy: expected ...
     """
     _check_single("check_energy", distribution)
