@@ -111,6 +111,9 @@ HOST_ARGUMENTS |= {"key_data", "generator_states"}  # of a ChainState
 KERNELS = {"MALA", "ULA", "UnderdampedLangevin", "BlockGibbs", "ParallelTempering", "Exchange"}
 HOST_MEMBERS = {
     *("key_data", "generator_states", "seed"),
+    # torch keeps a graph unless it is told not to; some gradients are closed forms in torch and automatic in JAX
+    *("frozen", "needs_graph", "parameter_gradient", "gradient", "output_input"),
+    *("check_value", "parameter_defaults"),  # of the base in both packages, said anew by a family in one of them
     *("forward", "median", "extra_repr", "pseudo_inputs"),  # a torch.nn.Module is called, bound, learned in place
     *("tree_flatten", "tree_unflatten", "gather_pytree_data_fields", "gather_pytree_aux_fields", "rng_key"),
     *("pytree_data_fields", "pytree_aux_fields", "validate_args", "has_rsample", "has_enumerate_support"),
