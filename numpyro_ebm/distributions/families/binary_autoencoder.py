@@ -72,18 +72,19 @@ class BinaryAutoencoder(Autoencoder):
     def _hidden_input(self, value: jax.Array) -> jax.Array:
         return value @ self.weights + self.hidden_bias
 
-    def _output_input(self, value: jax.Array) -> jax.Array:
+    def output_input(self, value: jax.Array) -> jax.Array:
+        """``logit r(x)``, the input of the output units."""
         return self.weights @ self._encode(value) + self.visible_bias
 
     def _reconstruct(self, value: jax.Array) -> jax.Array:
-        return sigmoid(self._output_input(value))
+        return sigmoid(self.output_input(value))
 
     def _energy(self, value: jax.Array) -> jax.Array:
         entropy = entr(value).sum() + entr(1 - value).sum()
         return -(self.visible_bias @ value) - self.activation.potential(self._hidden_input(value)) - entropy
 
     def _score(self, value: jax.Array) -> jax.Array:
-        return self._output_input(value) - logit(value)
+        return self.output_input(value) - logit(value)
 
     def _laplacian(self, value: jax.Array) -> jax.Array:
         slopes = self.activation.derivative(self._hidden_input(value))

@@ -49,7 +49,6 @@ class CausalAutoencoder(NetworkAutoencoder):
     """
 
     parameter_dims = {"scale": ("visible",)}
-    parameter_defaults = {"scale": 1.0}
     arg_constraints = {"scale": constraints.independent(constraints.positive, 1)}
     scale: jax.Array
 

@@ -37,7 +37,6 @@ class GradientStepEnergy(NetworkAutoencoder):
     """
 
     parameter_dims = {"scale": ()}
-    parameter_defaults = {"scale": 1.0}
     arg_constraints = {"scale": constraints.positive}
     scale: jax.Array
 

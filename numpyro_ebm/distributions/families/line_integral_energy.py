@@ -50,7 +50,6 @@ class LineIntegralEnergy(NetworkAutoencoder):
     """
 
     parameter_dims = {"temperature": ()}
-    parameter_defaults = {"temperature": 1.0}
     arg_constraints = {"temperature": constraints.positive}
     pytree_data_fields = ("origin",)
     option_names = ("num_nodes",)
