@@ -22,13 +22,14 @@ from numpyro_ebm.distributions.parts.activations import ACTIVATIONS, Activation
 from numpyro_ebm.distributions.parts.filters import FilterEnergy, PooledUnits, Units
 from numpyro_ebm.distributions.parts.gaussian_binary import UnitScaleMachine
 from numpyro_ebm.distributions.parts.quadrature import low_rank_log_partition
+from numpyro_ebm.distributions.parts.reconstruction import Reconstruction
 from numpyro_ebm.sampling.types import Key
 
 _MATRIX = constraints.independent(constraints.real, 2)
 
 
-class Autoencoder(EnergyDistribution):
-    """The family's base: ``reconstruct``, ``encode`` and ``field``.
+class Autoencoder(Reconstruction):
+    """The family's base: ``encode`` beside ``reconstruct`` and ``field``.
 
     A member defines for one value ``_hidden_input``, the input ``u`` of its hidden units, and ``_reconstruct``.
     """
@@ -44,9 +45,6 @@ class Autoencoder(EnergyDistribution):
     def _hidden_input(self, value: jax.Array) -> jax.Array:
         raise NotImplementedError
 
-    def _reconstruct(self, value: jax.Array) -> jax.Array:
-        raise NotImplementedError
-
     def _encode(self, value: jax.Array) -> jax.Array:
         return self.activation.function(self._hidden_input(value))
 
@@ -56,18 +54,6 @@ class Autoencoder(EnergyDistribution):
         :param value: shape ``(..., *event_shape)``.
         """
         return self._map(type(self)._encode, self.check_value(value))
-
-    def reconstruct(self, value: ArrayLike) -> jax.Array:
-        """The reconstruction r(x), shape of ``value``.
-
-        :param value: shape ``(..., *event_shape)``.
-        """
-        return self._map(type(self)._reconstruct, self.check_value(value))
-
-    def field(self, value: ArrayLike) -> jax.Array:
-        """``reconstruct(value) - value``."""
-        value = self.check_value(value)
-        return self._map(type(self)._reconstruct, value) - value
 
 
 class TemperedAutoencoder(Autoencoder):

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 from numpyro.util import not_jax_tracer
 
 from numpyro_ebm.distributions.energy import EnergyDistribution
+from numpyro_ebm.distributions.parts.reconstruction import Reconstruction
 
 
 class CallableEnergy(EnergyDistribution):
@@ -86,7 +86,7 @@ _Network = Callable[[jax.Array], jax.Array]
 _NUM_PROBES = 3
 
 
-class NetworkAutoencoder(CallableEnergy):
+class NetworkAutoencoder(Reconstruction, CallableEnergy):
     """The family's base: a network that reconstructs, called on one value of shape ``event_shape``."""
 
     callable_name = "reconstruct"
@@ -96,18 +96,6 @@ class NetworkAutoencoder(CallableEnergy):
         if jnp.shape(output) != value.shape:
             raise ValueError(f"reconstruct: expected an output of shape {value.shape}, got {jnp.shape(output)}")
         return output
-
-    def reconstruct(self, value: ArrayLike) -> jax.Array:
-        """The reconstruction r(x), shape of ``value``.
-
-        :param value: shape ``(..., *event_shape)``.
-        """
-        return self._map(type(self)._reconstruct, self.check_value(value))
-
-    def field(self, value: ArrayLike) -> jax.Array:
-        """``reconstruct(value) - value``."""
-        value = self.check_value(value)
-        return self._map(type(self)._reconstruct, value) - value
 
     def _reconstruct(self, value: jax.Array) -> jax.Array:
         return self._network(value)

@@ -21,13 +21,14 @@ from pyro_ebm.distributions.parts.activations import ACTIVATIONS, Activation
 from pyro_ebm.distributions.parts.filters import FilterEnergy, PooledUnits, Units
 from pyro_ebm.distributions.parts.gaussian_binary import UnitScaleMachine
 from pyro_ebm.distributions.parts.quadrature import low_rank_log_partition
+from pyro_ebm.distributions.parts.reconstruction import Reconstruction
 from pyro_ebm.sampling.types import ArrayLike
 
 _MATRIX = constraints.independent(constraints.real, 2)
 
 
-class Autoencoder(EnergyDistribution):
-    """The family's base: ``reconstruct``, ``encode`` and ``field``.
+class Autoencoder(Reconstruction):
+    """The family's base: ``encode`` beside ``reconstruct`` and ``field``.
 
     A member defines ``_hidden_input``, the input ``u`` of its hidden units, and ``_reconstruct``.
     """
@@ -41,9 +42,6 @@ class Autoencoder(EnergyDistribution):
         return self.activation.is_continuous
 
     def _hidden_input(self, value: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-    def _reconstruct(self, value: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
     def _encode(self, value: torch.Tensor) -> torch.Tensor:
@@ -61,18 +59,6 @@ class Autoencoder(EnergyDistribution):
         :param value: shape ``(..., *event_shape)``.
         """
         return self._encode(self.check_value(value))
-
-    def reconstruct(self, value: ArrayLike) -> torch.Tensor:
-        """The reconstruction r(x), shape of ``value``.
-
-        :param value: shape ``(..., *event_shape)``.
-        """
-        return self._reconstruct(self.check_value(value))
-
-    def field(self, value: ArrayLike) -> torch.Tensor:
-        """``reconstruct(value) - value``."""
-        value = self.check_value(value)
-        return self._reconstruct(value) - value
 
 
 class TemperedAutoencoder(Autoencoder):

@@ -12,6 +12,7 @@ from torch.distributions import constraints
 
 from pyro_ebm.distributions.batching import as_tensor, in_function_transform, is_concrete, pullback
 from pyro_ebm.distributions.energy import EnergyDistribution
+from pyro_ebm.distributions.parts.reconstruction import Reconstruction
 from pyro_ebm.sampling.types import ArrayLike
 
 
@@ -94,7 +95,7 @@ _NUM_PROBES = 3
 _PROBED: weakref.WeakKeyDictionary[Any, dict[Any, np.ndarray]] = weakref.WeakKeyDictionary()
 
 
-class NetworkAutoencoder(CallableEnergy):
+class NetworkAutoencoder(Reconstruction, CallableEnergy):
     """The family's base: a network that reconstructs, called on batches of values of shape ``event_shape``."""
 
     callable_name = "reconstruct"
@@ -124,18 +125,6 @@ class NetworkAutoencoder(CallableEnergy):
     def _over_event(self, parameter: torch.Tensor) -> torch.Tensor:
         """A number for each batch element, as a factor of values."""
         return parameter.reshape(parameter.shape + (1,) * self.event_dim)
-
-    def reconstruct(self, value: ArrayLike) -> torch.Tensor:
-        """The reconstruction r(x), shape of ``value``.
-
-        :param value: shape ``(..., *event_shape)``.
-        """
-        return self._reconstruct(self.check_value(value))
-
-    def field(self, value: ArrayLike) -> torch.Tensor:
-        """``reconstruct(value) - value``."""
-        value = self.check_value(value)
-        return self._reconstruct(value) - value
 
     def _reconstruct(self, value: torch.Tensor) -> torch.Tensor:
         return self._network(value)
