@@ -102,9 +102,7 @@ class PersistentContrastiveDivergence(Criterion):
             chains["value"] = self.negative
 
     def loss(self, value: ArrayLike) -> jax.Array:
-        positive = self.base.energy(value)
-        negative = self.base.energy(self.negative).mean(0)
-        return positive - negative.reshape((1,) * (positive.ndim - negative.ndim) + negative.shape)
+        return self.base.energy(value) - self.base.energy(self.negative).mean(0)
 
 
 def negative_samples(rng_key: Key, base: EnergyDistribution, start: jax.Array, num_steps: int) -> jax.Array:

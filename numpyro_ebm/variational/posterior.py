@@ -239,7 +239,13 @@ def _posterior(vae: LatentModel, x: jax.Array, condition: jax.Array | None, rng_
     """p(z | x) up to its constant, of z of shape ``(num_samples, N, latent_size)``."""
     with handlers.seed(rng_seed=rng_key):
         log_prior = unnormalized_log_prob(vae.latent_prior(condition))
-    return steps.Target(jax.vmap(lambda z: vae.data_given_latent(z, condition).log_prob(x) + log_prior(z)))
+
+    def log_density(z: jax.Array) -> jax.Array:
+        likelihood = vae.data_given_latent(z, condition)
+        check_data_shape(x.shape, likelihood.event_shape)
+        return likelihood.log_prob(x) + log_prior(z)
+
+    return steps.Target(jax.vmap(log_density))
 
 
 class LogJoint:

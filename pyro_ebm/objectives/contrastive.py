@@ -100,7 +100,8 @@ def _both_energies(
     base: EnergyDistribution, value: torch.Tensor, negative: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Energies of data and of negative samples, in one pass where shapes allow: small models cost mostly dispatch."""
-    if value.dim() < 2 or value.shape[1:] != negative.shape[1:]:
+    own_dims = len(base.batch_shape) + base.event_dim  # which are not to be put one behind the other
+    if value.dim() <= own_dims or value.shape[1:] != negative.shape[1:]:
         return base.energy(value), base.energy(negative)
     positive, other = base.energy(torch.cat([value, negative])).split([len(value), len(negative)])
     return positive, other

@@ -193,7 +193,13 @@ def refine_posterior(
 def _posterior(vae: LatentModel, x: torch.Tensor, condition: torch.Tensor | None) -> steps.Target:
     """p(z | x) up to its constant, of z of shape ``(num_samples, N, latent_size)``."""
     log_prior = unnormalized_log_prob(vae.latent_prior(condition))
-    return steps.Target(lambda z: vae.data_given_latent(z, condition).log_prob(x) + log_prior(z))
+
+    def log_density(z: torch.Tensor) -> torch.Tensor:
+        likelihood = vae.data_given_latent(z, condition)
+        check_data_shape(x.shape, likelihood.event_shape)
+        return likelihood.log_prob(x) + log_prior(z)
+
+    return steps.Target(log_density)
 
 
 class LogJoint:

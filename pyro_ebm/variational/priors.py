@@ -4,6 +4,7 @@ They are modules, and an autoencoder registers their parameters with Pyro under 
 autoencoder>.prior``.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol, Self
 
@@ -57,10 +58,12 @@ class Prior(torch.nn.Module):
         return self.distribution(condition)
 
     def for_model(self, model: Autoencoder) -> Self:
-        """The prior as part of an autoencoder: here itself, with the encoder where it needs that."""
-        if self.uses_encoder:
-            self._encode = model.latent_given_data
-        return self
+        """The prior as part of an autoencoder: here itself, or a copy of the same parameters that has its encoder."""
+        if not self.uses_encoder:
+            return self
+        prior = copy.copy(self)
+        prior._encode = model.latent_given_data
+        return prior
 
 
 class NormalPrior(Prior):

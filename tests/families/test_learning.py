@@ -184,3 +184,12 @@ def test_pseudo_likelihood_against_conditionals(backend):
             gap = oracle.free_energy("BernoulliRBM", p, flipped) - oracle.free_energy("BernoulliRBM", p, point)
             expected += -np.log1p(np.exp(-gap))
         np.testing.assert_allclose(value, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1,), (5, 4), ()])
+def test_contrastive_divergence_of_a_batch_of_models(backend, shape):
+    """Of zero couplings, whose chains are biased coins: zero on average for data of the same coins."""
+    rbm = backend.distributions.BernoulliRBM(backend.array(np.zeros((4, 2, 3))))
+    criterion = backend.stochastic(backend.objectives.ContrastiveDivergence, rbm)
+    value = backend.array(np.ones((*shape, 2)))
+    np.testing.assert_array_equal(backend.numpy(criterion.log_prob(value)), np.zeros(np.broadcast_shapes(shape, (4,))))

@@ -421,6 +421,13 @@ ERRORS = {
     ),
     "step_size": (lambda: refine_posterior(EXACT, X, 5, -1.0, rng_key=KEY), ValueError, "^step_size: expected"),
     "num_steps": (lambda: refine_posterior(EXACT, X, -1, rng_key=KEY), ValueError, "^num_steps: expected"),
+    "data's shape": (
+        lambda: refine_posterior(
+            VAE(lambda x: jnp.zeros(2), lambda z: jnp.repeat(z, 5), 1, likelihood=0.5), jnp.ones((3, 1)), 2, rng_key=KEY
+        ),
+        ValueError,
+        "^x: the decoder's output is a distribution over shape",
+    ),
     "image_shape": (lambda: plot_reconstructions(EXACT, X, rng_key=KEY), ValueError, "^image_shape: expected"),
     "image_shape's size": (lambda: plot_traversal(EXACT, (2, 3)), ValueError, "^image_shape: expected"),
     "traversal": (lambda: plot_traversal(EXACT, (2, 2), condition=1.0), TypeError, "^condition: expected one for a"),

@@ -301,6 +301,15 @@ def test_copies_are_bound_to_their_own_encoders(copier):
     assert (copied.log_prior(z) != vae.log_prior(z)).all()
 
 
+def test_models_with_one_prior_have_encoders_of_their_own():
+    prior, z = VampPrior(draw(3, SIZE)), draw(4, LATENT)
+    first = make(prior=prior)
+    before = first.log_prior(z)
+    second = make(prior=prior)
+    torch.testing.assert_close(first.log_prior(z), before)
+    assert (second.log_prior(z) != before).all()
+
+
 def test_models_of_one_name_do_not_share_parameters_unnoticed():
     x = draw(COUNT, SIZE)
     first, second = make(), make()
@@ -485,6 +494,13 @@ def test_a_cvae_with_a_learned_prior():
 
 # ---------------------------------------------------------------------- errors
 
+
+def wide():
+    """One datum has one number, and the decoder speaks of five."""
+    encoder = torch.nn.Linear(1, 2, dtype=DOUBLE)
+    return VAE(encoder, torch.nn.Linear(1, 5, dtype=DOUBLE), 1, likelihood=0.5)
+
+
 ERRORS = {
     "encoder": (lambda: VAE(lambda x: x, linear(2, 5), 2), TypeError),
     "decoder": (lambda: VAE(linear(5, 4), "decoder", 2), TypeError),
@@ -544,6 +560,7 @@ ERRORS = {
     "draws": (lambda: inference_gap(make(), draw(3, SIZE), draw(2, 3, LATENT)), ValueError),
     "step_size": (lambda: refine_posterior(make(), draw(3, SIZE), 5, -1.0), ValueError),
     "num_steps": (lambda: refine_posterior(make(), draw(3, SIZE), -1), ValueError),
+    "x: the decoder's output": (lambda: refine_posterior(wide(), draw(3, 1), 2), ValueError),
     "image_shape": (lambda: plot_reconstructions(make(), draw(3, SIZE)), ValueError),
     "condition: expected one for a CVAE": (lambda: plot_traversal(make_conditional(), (5, 1)), TypeError),
     "labels": (lambda: plot_latent(make(), draw(3, SIZE), labels=[1]), ValueError),
