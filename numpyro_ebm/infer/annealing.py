@@ -48,6 +48,7 @@ class AnnealedImportanceSampling:
     :param num_leapfrog: leapfrog steps of a Hamiltonian transition.
     :param rng_key: a JAX PRNG key; ``None`` draws one from the seeded model in which the distribution is made: a new
         one in every step of SVI, and always the same in HMC and NUTS, whose target so is a function of the parameters.
+    :raises ValueError: for numbers that are not positive integers.
     :raises TypeError: for a discrete family without conditionals.
 
     >>> import jax, jax.numpy as jnp
@@ -64,10 +65,12 @@ class AnnealedImportanceSampling:
     num_leapfrog: int = 5
     rng_key: Key | None = None
 
-    def prepare(self, energy: Energy) -> "AnnealedImportanceSampling":
-        """This configuration with a key, checked against the distribution that will use it."""
+    def __post_init__(self) -> None:
         for name in ("num_chains", "num_temperatures", "num_leapfrog"):
             check_positive_int(name, getattr(self, name))
+
+    def prepare(self, energy: Energy) -> "AnnealedImportanceSampling":
+        """This configuration with a key, checked against the distribution that will use it."""
         if energy.is_discrete and not energy.capabilities >= {"annealing", "gibbs_step"}:
             raise TypeError(
                 "log_partition: AnnealedImportanceSampling needs real values, or a family with a path to independent "

@@ -152,7 +152,8 @@ def run_chain(
         except KeyboardInterrupt:
             if not kept:
                 raise
-            warnings.warn(f"run_chain was interrupted: {num_drawn} draws are kept", RuntimeWarning, stacklevel=2)
+            num_kept = sum(map(len, kept))
+            warnings.warn(f"run_chain was interrupted: {num_kept} draws are kept", RuntimeWarning, stacklevel=2)
     draws = jnp.moveaxis(jnp.concatenate(kept), 0, 1)
     if not return_state:
         return draws

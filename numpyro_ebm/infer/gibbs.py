@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from numpyro.distributions import Distribution
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution, constraints
 from numpyro.infer.gibbs import latent_sample_sites, prototype_trace
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import compute_log_probs
@@ -97,10 +98,15 @@ class BlockGibbs(MCMCKernel):
         args, kwargs, single = model_args, model_kwargs or {}, is_prng_key(rng_key)
         trace = prototype_trace(self._model, rng_key if single else rng_key[0], args, kwargs)
         sites = latent_sample_sites(trace)
+        if not sites:
+            raise ValueError("model: BlockGibbs expected at least one latent site, got none")
         machines = {name: _sweepable(name, trace[name]) for name in sites}
         unknown = sorted(set(init_params or {}) - set(sites))
         if unknown:
             raise ValueError(f"init_params: BlockGibbs expected some of the sites {sorted(sites)}, got {unknown}")
+        chains = () if single else (len(rng_key),)
+        for name, value in (init_params or {}).items():
+            _check_start(name, value, (*chains, *trace[name]["value"].shape), machines[name].support)
         joint = Joint(self._model, args, kwargs)
         joint.check_normalisers({name: (machine, trace[name]["value"]) for name, machine in machines.items()})
 
@@ -226,6 +232,13 @@ def _guarded(distribution: Distribution) -> EnergyDistribution | None:
     """The energy distribution of a site, if its normaliser does not follow its parameters."""
     found = energy_distribution(distribution)
     return found if found is not None and found.normaliser.is_guarded else None
+
+
+def _check_start(name: str, value: ArrayLike, shape: tuple[int, ...], support: constraints.Constraint) -> None:
+    if jnp.shape(value) != shape:
+        raise ValueError(f"init_params: expected values of site {name!r} of shape {shape}, got {jnp.shape(value)}")
+    if not_jax_tracer(value) and not jnp.all(support(value)):
+        raise ValueError(f"init_params: expected values of site {name!r} inside {support}, got {value}")
 
 
 def _sweepable(name: str, site: Site) -> EnergyDistribution:

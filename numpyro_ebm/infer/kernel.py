@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from numpyro.infer import init_to_uniform
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel
-from numpyro.util import identity, is_prng_key
+from numpyro.util import identity, is_prng_key, not_jax_tracer
 
 from _ppl_ebm.adaptation import PRECONDITIONERS
 from _ppl_ebm.calls import show_constructor
@@ -30,7 +30,7 @@ class ModelKernel(MCMCKernel):
     """A kernel over the unconstrained sites of a model, or over the parameters of a potential function.
 
     A member defines what happens to one chain: ``_start``, ``_advance`` and ``refresh``. Its state is a named tuple
-    with the fields ``z`` (sites), ``diverging`` and ``rng_key`` at least.
+    with the fields ``z`` (sites), ``potential_energy``, ``diverging`` and ``rng_key`` at least.
 
     :param model: a NumPyro model; or give ``potential_fn``.
     :param potential_fn: minus the log-density of unconstrained parameters, with ``init_params`` given to ``run``.
@@ -104,11 +104,11 @@ class ModelKernel(MCMCKernel):
         key_chain, key_model = (jax.random.split if single else jax.vmap(jax.random.split, out_axes=1))(rng_key)
         params = jax.tree.map(_as_float, self._starting_point(key_model, init_params, args, kwargs))
         start = lambda key, params: self._start(key, params, self._target(params, args, kwargs))
-        self._sample_fn = self._sample_chain
-        if single:
-            return start(key_chain, params)
-        self._sample_fn = jax.vmap(self._sample_chain, in_axes=(0, None, None))
-        return jax.vmap(start)(key_chain, params)
+        batched = self._sample_chain if single else jax.vmap(self._sample_chain, in_axes=(0, None, None))
+        state = (start if single else jax.vmap(start))(key_chain, params)
+        _check_density(state.potential_energy)
+        self._sample_fn = batched
+        return state
 
     def _starting_point(self, rng_key: Key, init_params: PyTree, args: ModelArgs, kwargs: ModelKwargs) -> PyTree:
         """Unconstrained sites, given or found by the initial strategy; the model's functions, on the way."""
@@ -177,6 +177,13 @@ class ModelKernel(MCMCKernel):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_sample_fn": None}
+
+
+def _check_density(potential_energy: jax.Array) -> None:
+    """Chains whose start has no density would reject every proposal, without a sign."""
+    if not_jax_tracer(potential_energy) and not jnp.isfinite(potential_energy).all():
+        bad = jnp.flatnonzero(~jnp.isfinite(jnp.atleast_1d(potential_energy))).tolist()
+        raise ValueError(f"init_params: expected a finite log-density, which chains {bad} do not have")
 
 
 class KernelState(NamedTuple):

@@ -57,7 +57,7 @@ class ULA(GradientKernel):
     """Unadjusted Langevin algorithm (Roberts & Tweedie 1996): the proposal of :class:`MALA`, always accepted. Biased.
 
     The bias is of order ``step_size^2``, see :func:`numpyro_ebm.infer.steps.unadjusted_langevin_step`; there is no
-    acceptance probability to adapt the step size to.
+    acceptance probability to adapt the step size to. Chains that leave all bounds are reported as diverging.
 
     :param step_size: h, a length (standard deviation) in the units that the preconditioner leaves.
     :param model: as in :class:`MALA`, and so are ``potential_fn``, ``score`` and ``init_strategy``.

@@ -467,12 +467,32 @@ def test_repeated_runs_do_not_recompile():
     assert len(counts) == compiled
 
 
+def machine():
+    return numpyro.sample("v", BernoulliRBM(jnp.ones((2, 1))))
+
+
 BAD = [
     (lambda: MALA(), ValueError, "^model, potential_fn: MALA expected exactly one of them"),
     (lambda: MALA(lambda: None, lambda z: z, 0.1), TypeError, r"^MALA: expected 2 .*, got 3; write MALA\(model=None"),
     (lambda: Exchange(lambda: None, 0.1), TypeError, r"^Exchange: expected 1 .* write Exchange\(model, \*, step_size"),
     (lambda: BlockGibbs(lambda: None, 1), TypeError, r"^BlockGibbs: expected 1 .* write BlockGibbs\(model\)"),
     (lambda: run(MALA(potential_fn=lambda z: z), 1, 1), ValueError, "^init_params: MALA expected them"),
+    (
+        lambda: run(MALA(potential_fn=lambda z: z / 0), 1, 1, init_params=jnp.ones(())),
+        ValueError,
+        r"^init_params: expected a finite log-density, which chains \[0\] do not have",
+    ),
+    (lambda: run(BlockGibbs(lambda: None), 1, 1), ValueError, "^model: BlockGibbs expected at least one latent site"),
+    (
+        lambda: run(BlockGibbs(machine), 1, 1, init_params={"v": jnp.zeros((7, 2))}),
+        ValueError,
+        r"^init_params: expected values of site 'v' of shape \(2,\), got \(7, 2\)",
+    ),
+    (
+        lambda: run(BlockGibbs(machine), 1, 1, init_params={"v": jnp.array([0.0, 3.0])}),
+        ValueError,
+        "^init_params: expected values of site 'v' inside",
+    ),
     (
         lambda: MALA(potential_fn=lambda z: z).wrap_model(lambda m: m),
         ValueError,
