@@ -140,7 +140,7 @@ class Exact(Normaliser):
             while len(_COMPUTED) >= _MOST_COMPUTED:
                 _COMPUTED.popitem(last=False)
             _COMPUTED[key] = density.unexpanded().exact_log_partition()
-        return _COMPUTED[key].expand(density.batch_shape)
+        return _COMPUTED[key].clone().expand(density.batch_shape)  # whoever changes it in place changes their own
 
 
 class Unknown(Normaliser):

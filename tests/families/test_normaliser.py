@@ -167,3 +167,19 @@ def test_a_smaller_machine_may_be_exact_again(backend):
 def test_what_is_no_normaliser(backend, bad):
     with pytest.raises(TypeError, match="log_partition: expected"):
         make(backend, "BernoulliRBM", parameters("BernoulliRBM"), log_partition=bad)
+
+
+@pytest.mark.pyro
+def test_what_the_caller_does_with_the_value_is_theirs():
+    """Pyro's tensors can be changed in place, and made in inference mode."""
+    import torch
+
+    from backends import get_backend
+
+    backend, p = get_backend("pyro"), parameters("BernoulliRBM", seed=11)
+    with torch.inference_mode():
+        right = float(make(backend, "BernoulliRBM", p).log_partition)
+    factor = torch.ones((), dtype=torch.float64, requires_grad=True)
+    (factor * make(backend, "BernoulliRBM", p).log_partition).backward()
+    make(backend, "BernoulliRBM", p).log_partition.add_(1.0)
+    assert float(make(backend, "BernoulliRBM", p).log_partition) == float(factor.grad) == right
