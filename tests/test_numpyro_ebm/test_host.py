@@ -380,7 +380,7 @@ def test_sampling_compiles_once_per_shape():
     for seed in range(3):
         rbm = Counted(jnp.full((3, 2), 0.1 * seed), sampler=infer.Gibbs(5))
         rbm.sample(jax.random.key(seed), (10,))
-        infer.run_chain(rbm, jax.random.key(seed), 4, num_chains=2)
+        infer.run_chain(jax.random.key(seed), rbm, 4, num_chains=2)
         objectives.ContrastiveDivergence(rbm, rng_key=jax.random.key(seed)).log_prob(DATA)
     first = len(traces)
     assert first <= 6  # sample traces tuning and running, the chain and the criterion one scan each
@@ -409,12 +409,12 @@ def test_normal_numbers(dtype):
 
 def test_normal_numbers_at_the_ends(monkeypatch):
     """All bits zero and all bits one give the extreme finite numbers, of opposite signs."""
-    from numpyro_ebm.infer import threefry
+    from numpyro_ebm.sampling import random
 
     for word, sign in ((0, -1), (2**32 - 1, 1)):
-        monkeypatch.setattr(threefry, "threefry2x32", lambda *words, word=word: (jnp.full(3, word, jnp.uint32),) * 2)
+        monkeypatch.setattr(random, "threefry2x32", lambda *words, word=word: (jnp.full(3, word, jnp.uint32),) * 2)
         for dtype, largest in ((jnp.float32, 5.42), (jnp.float64, 8.29)):
-            draws = threefry.normal(jax.random.key(0), (3,), dtype)
+            draws = random.normal(jax.random.key(0), (3,), dtype)
             np.testing.assert_allclose(draws, sign * largest, atol=0.02)
 
 
