@@ -7,7 +7,6 @@ import pytest
 
 from families.zoo import points
 from oracles import energies as oracle
-from oracles.statistics import assert_mean, assert_moments
 
 RNG = np.random.default_rng(31)
 FIRST, SECOND, BIAS = RNG.normal(size=(2, 5)), 0.6 * RNG.normal(size=(5, 2)), RNG.normal(size=5)
@@ -63,12 +62,6 @@ def network(backend, family, **options):
         "CausalAutoencoder": lambda cls: cls(causal(backend), (2,), scale=backend.array(SCALE), **options),
     }
     return build[family](getattr(backend.distributions, family))
-
-
-def moments(backend, distribution):
-    grid, areas = oracle.plane_grid(reach=3.5, count=701)
-    log_density = backend.numpy(distribution.unnormalized_log_prob(backend.array(grid)))
-    return oracle.grid_moments(log_density, grid, areas)[1:]
 
 
 def numpy_field(x):
@@ -128,12 +121,6 @@ def test_causal_log_density_is_the_sum_of_its_conditionals(backend):
     np.testing.assert_allclose(total, 1.0, rtol=1e-9)
 
 
-@pytest.mark.parametrize("sampler", ["Exact", "Ancestral"])
-def test_causal_samplers(backend, sampler):
-    distribution = network(backend, "CausalAutoencoder", sampler=getattr(backend.infer, sampler)())
-    assert_moments(backend.sample(distribution, 0, (40_000,)), *moments(backend, distribution))
-
-
 def test_jacobi_decoding_is_ancestral_sampling_in_parallel(backend):
     """The same noise gives the same draws, of a chain that takes many sweeps to settle."""
     shift = backend.array(np.eye(6, k=1))
@@ -146,16 +133,6 @@ def test_jacobi_decoding_is_ancestral_sampling_in_parallel(backend):
     np.testing.assert_allclose(first, second, rtol=1e-12, atol=1e-12)
     lagged = first[:, 1:] - 0.9 * first[:, :-1]
     assert np.abs(np.corrcoef(lagged.T) - np.eye(5)).max() < 4.5 / np.sqrt(50)
-
-
-@pytest.mark.parametrize("family", [pytest.param("LineIntegralEnergy", marks=pytest.mark.slow), "GradientStepEnergy"])
-def test_hamiltonian_sampler(backend, family):
-    distribution = network(backend, family, sampler=backend.infer.Hamiltonian(num_steps=40, num_leapfrog=4))
-    draws = backend.sample(distribution, 0, (20_000,))
-    assert_moments(draws, *moments(backend, distribution))
-    score = backend.numpy(distribution.score(backend.array(draws)))
-    assert_mean(score, 0.0)
-    assert_mean(draws[:, :, None] * score[:, None, :], -np.eye(2))
 
 
 def test_causal_networks_are_found_out(backend):

@@ -1,9 +1,6 @@
 """Draws against exact moments on asymmetric parameters.
 
-Gates as in ``oracles.statistics``. Mutations that were tried by hand and are caught here: sampling the visible units of
-a Gaussian-Bernoulli machine with its variance in place of its standard deviation; dropping the division by the squared
-scale in the hidden units' input; a Gibbs sweep that forgets the hidden bias; a leapfrog step with the score's sign
-flipped; accepting every Hamiltonian proposal at step size 1.
+Gates as in ``oracles.statistics``. Every family's own draws and sweeps are in ``test_testing.py``.
 """
 
 import numpy as np
@@ -14,31 +11,6 @@ from oracles import rbm as oracle
 from oracles.statistics import assert_mean, assert_moments
 
 NUM_DRAWS = 60_000
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("visible", "hidden"), [(3, 2), (2, 4)])
-def test_exact_sampler(backend, family, visible, hidden):
-    p = parameters(family, visible, hidden)
-    distribution = make(backend, family, p)
-    assert distribution.has_exact_sampler
-    assert_moments(backend.sample(distribution, 0, (NUM_DRAWS,)), *oracle.moments(family, p))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_gibbs_sampler(backend, family):
-    p = parameters(family)
-    distribution = make(backend, family, p, sampler=backend.infer.Gibbs(num_steps=60))
-    assert_moments(backend.sample(distribution, 0, (NUM_DRAWS,)), *oracle.moments(family, p))
-
-
-@pytest.mark.parametrize("sampler", ["Langevin", "Hamiltonian"])
-@pytest.mark.parametrize("family", FAMILIES[1:])
-def test_gradient_samplers(backend, family, sampler):
-    p = parameters(family)
-    options = {"num_steps": 300} if sampler == "Langevin" else {"num_steps": 60, "num_leapfrog": 8}
-    distribution = make(backend, family, p, sampler=getattr(backend.infer, sampler)(**options))
-    assert_moments(backend.sample(distribution, 0, (NUM_DRAWS,)), *oracle.moments(family, p))
 
 
 @pytest.mark.parametrize("sampler", ["Exact", "Gibbs", "Hamiltonian"])
@@ -96,17 +68,6 @@ def test_batches_draw_their_own_models(backend):
     flat = draws.reshape(NUM_DRAWS, -1)
     correlation = np.corrcoef(flat.T) - np.eye(flat.shape[1])
     assert np.max(np.abs(correlation)) < 4.5 / np.sqrt(NUM_DRAWS) * 1.1  # expanded copies are independent
-
-
-def test_neural_energy_samples_its_energy(backend):
-    """exp(-sum v^4 / 4): E[v^4] = 1 and E[v^2] = 2 Gamma(3/4) / Gamma(1/4) by integrating by parts."""
-    from scipy.special import gamma
-
-    distribution = backend.distributions.NeuralEnergy(lambda v: 0.25 * (v**4).sum(-1), (2,))
-    draws = backend.sample(distribution, 0, (NUM_DRAWS,)).astype(float)
-    assert_mean(draws, 0.0)
-    assert_mean(draws**4, 1.0)
-    assert_mean(draws**2, 2 * gamma(0.75) / gamma(0.25))
 
 
 def test_large_exact_enumeration_samples(backend):

@@ -19,6 +19,7 @@ CASES = {
     **{name: lambda backend, name=name: make(backend, name, parameters(name)) for name in FAMILIES},
     **{name: lambda backend, name=name: ALL[name].make(backend) for name in ALL},
     "on the unit square": binary_autoencoder,
+    "relu on the unit square": lambda backend: binary_autoencoder(backend, "relu"),
     "network with a loop": lambda backend: markov_network(backend, "loop"),
     **{
         name: lambda backend, name=name: network(backend, name, sampler=backend.infer.Hamiltonian(40, num_leapfrog=4))
