@@ -47,7 +47,9 @@ def leaky_relu(negative_slope: float = 0.01) -> Growth:
 
 def soft_threshold(threshold: float = 1.0) -> Growth:
     """sign(u) max(abs(u) - threshold, 0)."""
-    return Growth(name="soft_threshold", slopes=(1.0, 1.0), bound=abs(threshold), kinks=(-threshold, threshold))
+    if not threshold >= 0:
+        raise ValueError(f"threshold: expected a number of at least 0, got {threshold!r}")
+    return Growth(name="soft_threshold", slopes=(1.0, 1.0), bound=threshold, kinks=(-threshold, threshold))
 
 
 #: Scale and alpha of SELU (Klambauer et al. 2017).

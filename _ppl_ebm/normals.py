@@ -1,9 +1,11 @@
-"""How networks parametrise normal distributions."""
+"""Normal distributions: a constant of theirs, and how networks parametrise them."""
 
+import math
 from typing import Literal, TypeAlias
 
 Covariance: TypeAlias = Literal["diagonal", "full"]
 COVARIANCES: tuple[Covariance, ...] = ("diagonal", "full")
+LOG_2PI = math.log(2 * math.pi)
 
 
 def output_size(size: int, covariance: Covariance = "diagonal") -> int:

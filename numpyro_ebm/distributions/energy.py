@@ -327,18 +327,23 @@ class EnergyDistribution(Capabilities, Distribution):
         :raises TypeError: if it is not real, or not floating point where the support is continuous.
         :raises ValueError: for a shape that does not fit, and for values outside the support unless they are traced.
         """
-        array = jnp.asarray(value)
-        expected = self.event_shape
-        if array.ndim < len(expected) or array.shape[array.ndim - len(expected) :] != expected:
-            raise ValueError(f"{name}: expected shape (..., {commas(expected)}), got {array.shape}")
-        check_broadcast(name, array.shape[: array.ndim - len(expected)], self.batch_shape)
-        if jnp.issubdtype(array.dtype, jnp.complexfloating):
-            raise TypeError(f"{name}: expected a real array, got dtype {array.dtype}")
+        array = self._check_batch(value, self.event_shape, name)
         if not self.is_discrete and not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{name}: expected a floating-point array, got dtype {array.dtype}")
         if self._validate_args and array.size and not_jax_tracer(array):
             check_support(type(self).__name__, name, array, self.support)
-        return self._over_batch(array.astype(self.dtype), len(expected))
+        return self._over_batch(array.astype(self.dtype), self.event_dim)
+
+    def _check_batch(self, value: ArrayLike, core: tuple[int, ...], name: str) -> jax.Array:
+        """``value`` as a real array of shape ``(..., *core)``, which broadcasts with ``batch_shape``."""
+        array = jnp.asarray(value)
+        lead = array.shape[: max(0, array.ndim - len(core))]
+        if array.shape[len(lead) :] != core:
+            raise ValueError(f"{name}: expected shape (..., {commas(core)}), got {array.shape}")
+        check_broadcast(name, lead, self.batch_shape)
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            raise TypeError(f"{name}: expected a real array, got dtype {array.dtype}")
+        return array
 
     def __repr__(self) -> str:
         given = {name: array for name, array in self.parameters().items() if name not in self.absent}

@@ -181,7 +181,7 @@ class Hamiltonian(Chain):
         inputs = (jax.random.split(rng_key, num_steps), counts)
         (state, _, average), _ = lax.scan(step, (state, log_step, log_step), inputs)
         chain_axes = tuple(range(average.ndim - len(energy.batch_shape)))
-        step_size = jnp.exp(jnp.median(average, axis=chain_axes) if chain_axes else average)
+        step_size = jnp.exp(jnp.median(average, axis=chain_axes) if chain_axes and average.size else average)
         return self.value(energy, state), step_size
 
     def init(self, energy: Energy, value: jax.Array) -> steps.State:

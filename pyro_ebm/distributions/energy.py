@@ -353,8 +353,6 @@ class EnergyDistribution(Capabilities, TorchDistribution):
             traced.
         """
         tensor = self._check_batch(value, self.event_shape, name)
-        if tensor.is_complex():
-            raise TypeError(f"{name}: expected a real tensor, got dtype {tensor.dtype}")
         if not self.is_discrete and not tensor.is_floating_point():
             raise TypeError(f"{name}: expected a floating-point tensor, got dtype {tensor.dtype}")
         if self._validate_args and is_concrete(tensor):
@@ -387,7 +385,9 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         """Whether a derivative in ``value`` may itself be differentiated later."""
         if not torch.is_grad_enabled():
             return False
-        return value.requires_grad or any(tensor.requires_grad for tensor in self.dependencies(value))
+        if value.requires_grad or any(tensor.requires_grad for tensor in self.parameter_arrays()):
+            return True
+        return any(tensor.requires_grad for tensor in self.dependencies(value))  # which may take a network's pass
 
     def _store_parameters(
         self, parameters: Mapping[str, Any], sizes: dict[str, int], dtype: torch.dtype | None = None
@@ -425,10 +425,12 @@ class EnergyDistribution(Capabilities, TorchDistribution):
 
     @ignore_jit_warnings()
     def _check_batch(self, value: ArrayLike, core: tuple[int, ...], name: str) -> torch.Tensor:
-        """``value`` as a tensor of shape ``(..., *core)``, expanded over ``batch_shape``."""
+        """``value`` as a real tensor of shape ``(..., *core)``, expanded over ``batch_shape``."""
         tensor = as_tensor(name, value, self.device, self.dtype)
         lead = tensor.shape[: max(0, tensor.dim() - len(core))]
         if tensor.shape[len(lead) :] != torch.Size(core):
             raise ValueError(f"{name}: expected shape (..., {commas(core)}), got {tuple(tensor.shape)}")
         shape = check_broadcast(name, lead, self.batch_shape)
+        if tensor.is_complex():
+            raise TypeError(f"{name}: expected a real tensor, got dtype {tensor.dtype}")
         return tensor if shape == lead else tensor.expand(shape + core)

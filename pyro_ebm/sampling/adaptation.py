@@ -123,7 +123,7 @@ class WarmupAdaptation:
             return state
         if self.adapt_step_size:
             state = self._learn_step_size(state, accept_prob)
-        if self.preconditioner is not None:
+        if self.preconditioner is not None and position.shape[-1]:
             state = self._learn_scale(state, index, position, score)
         return self.finish(state) if index == self.schedule.num_adapting - 1 else state
 

@@ -177,7 +177,8 @@ class Hamiltonian(Chain):
             average = average + count**-0.75 * (log_step - average)
         num_chain_axes = average.dim() - len(energy.batch_shape)
         if num_chain_axes and average.numel():
-            average = average.flatten(0, num_chain_axes - 1).median(0).values
+            ordered = average.flatten(0, num_chain_axes - 1).sort(0).values
+            average = 0.5 * (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2])
         return self.value(energy, state), average.exp()
 
     def init(self, energy: Energy, value: torch.Tensor) -> steps.State:

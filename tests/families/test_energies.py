@@ -197,3 +197,19 @@ def test_binary_autoencoder_on_the_unit_square(backend, activation):
             backend.array(w), visible_bias=backend.array(c), hidden_bias=backend.array(b)
         )
         assert potential.max() <= float(bound.log_partition)
+
+
+@pytest.mark.parametrize("weights", [np.zeros((5, 2)), np.array([[0.5], [0.2], [0.1], [-0.3]]) @ np.ones((1, 2))])
+def test_gradients_at_filters_that_depend_on_each_other(backend, weights):
+    """Of log Z, against differences: the triangle of W has no derivative there, log Z has."""
+
+    def log_partition(array):
+        return backend.distributions.TiedAutoencoder(array, activation="tanh").log_partition
+
+    (gradient,) = backend.grad(log_partition, backend.array(weights))
+    step = 1e-5
+    for row, column in ((0, 0), (1, 1)):
+        shift = np.zeros_like(weights)
+        shift[row, column] = step
+        ends = [float(log_partition(backend.array(weights + sign * shift))) for sign in (1, -1)]
+        np.testing.assert_allclose(gradient[row, column], (ends[0] - ends[1]) / (2 * step), atol=1e-6)

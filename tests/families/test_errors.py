@@ -36,6 +36,17 @@ CONSTRUCTION = {
     "zero scale": (ValueError, "scale", lambda b: _rbm(b, scale=0.0)),
     "integer weights": (TypeError, "weights", lambda b: _rbm(b, weights=b.array(np.ones((3, 2)), np.int32))),
     "integer bias": (TypeError, "visible_bias", lambda b: _rbm(b, visible_bias=b.array([1, 2, 3], np.int64))),
+    "estimator of no chains": (ValueError, "num_chains", lambda b: b.infer.AnnealedImportanceSampling(num_chains=0)),
+    "negative threshold": (
+        ValueError,
+        "threshold",
+        lambda b: b.ebm.distributions.parts.activations.soft_threshold(-1.0),
+    ),
+    "complex hidden units": (
+        TypeError,
+        "hidden",
+        lambda b: _rbm(b).visible_given_hidden(b.array([1j, 0.0], np.complex128)),
+    ),
     "unknown sampler": (TypeError, "sampler", lambda b: _rbm(b, sampler="gibbs")),
     "sampler class": (TypeError, "sampler", lambda b: _rbm(b, sampler=b.infer.Gibbs)),
     "exact sampler of a large model": (

@@ -116,11 +116,12 @@ class LogitSpace:
         return logit(value)
 
     def unnormalized_log_prob(self, position: jax.Array) -> jax.Array:
-        value = sigmoid(position)
+        value = self.to_value(position)
         log_jacobian = -jax.nn.softplus(position) - jax.nn.softplus(-position)
         return self.distribution.unnormalized_log_prob(value) + log_jacobian.sum(-1)
 
     def score(self, position: jax.Array) -> jax.Array:
-        value = sigmoid(position)
-        outward = self.distribution.score(value)
+        value = self.to_value(position)
+        # the output's input less the position, not the logit of the value, which rounding holds back far out
+        outward = self.distribution.score(value) + logit(value) - position
         return outward * value * (1 - value) + 1 - 2 * value

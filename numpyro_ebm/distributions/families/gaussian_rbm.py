@@ -1,7 +1,5 @@
 """The restricted Boltzmann machine with Gaussian units."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +8,11 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.typing import ArrayLike
 
 from _ppl_ebm.errors import ImproperDensityError
+from _ppl_ebm.normals import LOG_2PI
 from numpyro_ebm.distributions.normaliser import LogPartition
 from numpyro_ebm.distributions.parts.bipartite import RestrictedBoltzmannMachine, normal_units, sample_unit_normal
 from numpyro_ebm.sampling.protocols import Sampler
 from numpyro_ebm.sampling.types import Key
-
-_LOG_2PI = math.log(2 * math.pi)
 
 
 class GaussianRBM(RestrictedBoltzmannMachine):
@@ -72,7 +69,7 @@ class GaussianRBM(RestrictedBoltzmannMachine):
 
     def _energy(self, value: jax.Array) -> jax.Array:
         hidden = self._hidden_input(value)
-        return 0.5 * (value @ value - hidden @ hidden - self.num_hidden * _LOG_2PI) - self.visible_bias @ value
+        return 0.5 * (value @ value - hidden @ hidden - self.num_hidden * LOG_2PI) - self.visible_bias @ value
 
     def _score(self, value: jax.Array) -> jax.Array:
         return self._visible_input(self._hidden_input(value)) - value
@@ -104,11 +101,11 @@ class GaussianRBM(RestrictedBoltzmannMachine):
         units = self.event_shape[0] + self.num_hidden
         log_det = 2 * jnp.log(jnp.diagonal(self._cholesky())).sum()
         linear = self._visible_input(self.hidden_bias)
-        return 0.5 * (units * _LOG_2PI - log_det + linear @ self._exact_mean() + self.hidden_bias @ self.hidden_bias)
+        return 0.5 * (units * LOG_2PI - log_det + linear @ self._exact_mean() + self.hidden_bias @ self.hidden_bias)
 
     def _base_log_partition(self) -> jax.Array:
         units = self.event_shape[0] + self.num_hidden
-        return 0.5 * (units * _LOG_2PI + self.visible_bias @ self.visible_bias)
+        return 0.5 * (units * LOG_2PI + self.visible_bias @ self.visible_bias)
 
     def _exact_covariance(self) -> jax.Array:
         root = solve_triangular(self._cholesky(), self.weights.T, lower=True)

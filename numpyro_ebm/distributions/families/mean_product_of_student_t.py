@@ -10,11 +10,12 @@ from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
+from _ppl_ebm.normals import LOG_2PI
 from numpyro_ebm.distributions.normaliser import LogPartition
 from numpyro_ebm.distributions.parts.activations import ACTIVATIONS
 from numpyro_ebm.distributions.parts.bipartite import bernoulli_units
 from numpyro_ebm.distributions.parts.concatenated import Concatenated
-from numpyro_ebm.distributions.parts.filters import LOG_2PI, Units
+from numpyro_ebm.distributions.parts.filters import Units
 from numpyro_ebm.distributions.parts.student import StudentMachine
 from numpyro_ebm.sampling.protocols import Sampler
 from numpyro_ebm.sampling.random import bernoulli_from_logits

@@ -7,9 +7,9 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 
+from _ppl_ebm.normals import LOG_2PI
 from _ppl_ebm.properness import check_student_tails
 from numpyro_ebm.distributions.normaliser import LogPartition
-from numpyro_ebm.distributions.parts.filters import LOG_2PI
 from numpyro_ebm.distributions.parts.student import StudentMachine
 from numpyro_ebm.sampling.protocols import Sampler
 from numpyro_ebm.sampling.types import Key

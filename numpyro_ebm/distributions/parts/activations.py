@@ -201,7 +201,10 @@ def leaky_relu(negative_slope: float = 0.01) -> Activation:
 
 @functools.cache
 def soft_threshold(threshold: float = 1.0) -> Activation:
-    """sign(u) max(abs(u) - threshold, 0)."""
+    """sign(u) max(abs(u) - threshold, 0).
+
+    :raises ValueError: for a negative threshold.
+    """
     functions = _with_arguments(_soft_threshold, _soft_threshold_antiderivative, _soft_threshold_derivative, threshold)
     return Activation(*functions, **vars(facts.soft_threshold(threshold)))
 

@@ -25,8 +25,6 @@ from numpyro_ebm.distributions.parts.quadrature import low_rank_log_partition
 from numpyro_ebm.distributions.parts.reconstruction import Reconstruction
 from numpyro_ebm.sampling.types import Key
 
-_MATRIX = constraints.independent(constraints.real, 2)
-
 
 class Autoencoder(Reconstruction):
     """The family's base: ``encode`` beside ``reconstruct`` and ``field``.

@@ -12,11 +12,12 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
 from _ppl_ebm.limits import MAX_ENUMERATED_TERMS
+from _ppl_ebm.normals import LOG_2PI
 from _ppl_ebm.properness import check_conditional_precisions
 from numpyro_ebm.distributions.parts.activations import ACTIVATIONS
 from numpyro_ebm.distributions.parts.bipartite import bernoulli_units
 from numpyro_ebm.distributions.parts.enumeration import binary_states, enumerate_terms, sample_index
-from numpyro_ebm.distributions.parts.filters import LOG_2PI, FilterMachine, PooledUnits, Units
+from numpyro_ebm.distributions.parts.filters import FilterMachine, PooledUnits, Units
 from numpyro_ebm.sampling.protocols import MarkovChain
 from numpyro_ebm.sampling.random import bernoulli_from_logits
 from numpyro_ebm.sampling.samplers import Hamiltonian

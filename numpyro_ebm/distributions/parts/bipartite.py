@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
-from _ppl_ebm.shapes import check_broadcast, check_units
+from _ppl_ebm.shapes import check_units
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.sampling.protocols import MarkovChain
 from numpyro_ebm.sampling.samplers import Gibbs
@@ -145,11 +145,7 @@ class HiddenUnitEnergy(EnergyDistribution):
         return jnp.broadcast_to(self._map(moment), self.batch_shape + shape)
 
     def _check_hidden(self, hidden: ArrayLike) -> jax.Array:
-        array = jnp.asarray(hidden, self.dtype)
-        if array.ndim == 0 or array.shape[-1] != self.num_hidden:
-            raise ValueError(f"hidden: expected shape (..., {self.num_hidden}), got {array.shape}")
-        check_broadcast("hidden", array.shape[:-1], self.batch_shape)
-        return self._over_batch(array, 1)
+        return self._over_batch(self._check_batch(hidden, (self.num_hidden,), "hidden").astype(self.dtype), 1)
 
 
 class RestrictedBoltzmannMachine(HiddenUnitEnergy):

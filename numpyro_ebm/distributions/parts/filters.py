@@ -10,7 +10,6 @@ energy, score and Laplacian are written here once. Given their hidden units the 
 the precision ``Lambda + C diag(d) C'``.
 """
 
-import math
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -23,8 +22,6 @@ from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.distributions.parts.activations import Activation
 from numpyro_ebm.distributions.parts.bipartite import HiddenUnitEnergy
 from numpyro_ebm.sampling.types import Key
-
-LOG_2PI = math.log(2 * math.pi)
 
 
 class Units(Protocol):

@@ -9,12 +9,11 @@ from jax.nn import sigmoid, softplus
 from jax.scipy.special import logsumexp
 
 from _ppl_ebm.limits import MAX_ENUMERATED_TERMS
+from _ppl_ebm.normals import LOG_2PI
 from numpyro_ebm.distributions.parts.bipartite import RestrictedBoltzmannMachine, bernoulli_units
 from numpyro_ebm.distributions.parts.enumeration import binary_states, enumerate_terms, sample_index
 from numpyro_ebm.sampling.random import bernoulli_from_logits
 from numpyro_ebm.sampling.types import Key
-
-_LOG_2PI = math.log(2 * math.pi)
 
 
 class GaussianBinaryMachine(RestrictedBoltzmannMachine):
@@ -77,7 +76,7 @@ class GaussianBinaryMachine(RestrictedBoltzmannMachine):
         return self._gaussian_log_partition() + self.num_hidden * math.log(2)
 
     def _gaussian_log_partition(self) -> jax.Array:
-        return 0.5 * self.event_shape[0] * _LOG_2PI + jnp.log(self.scale).sum()
+        return 0.5 * self.event_shape[0] * LOG_2PI + jnp.log(self.scale).sum()
 
     def _hidden_moments(self) -> tuple[jax.Array, jax.Array]:
         """Mean and covariance of the hidden units under the model."""

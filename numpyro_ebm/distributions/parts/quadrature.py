@@ -33,7 +33,7 @@ def low_rank_log_partition(
     :param gains: alpha, shape ``(K,)``.
     """
     size, num_hidden = weights.shape
-    rows = weights.T if size <= num_hidden else jnp.linalg.qr(weights, mode="r").T
+    rows = weights.T if size <= num_hidden else _triangle(weights).T
     rows = rows @ lax.stop_gradient(_generic_rotation(rows))
     widths = lax.stop_gradient(_half_widths(rows, inputs, gains, activation, temperature))
     fine, coarse = _Lines(activation, rows, inputs, gains, temperature, widths).log_integrals()
@@ -89,6 +89,18 @@ class _Lines(NamedTuple):
         potential = self.activation.antiderivative(self.inputs + self.rows @ position)
         potential = potential if self.activation.is_joint else self.gains @ potential
         return (potential - 0.5 * (position @ position)) / self.temperature
+
+
+def _triangle(weights: jax.Array) -> jax.Array:
+    """R with ``R'R = W'W`` for a tall W. Where columns depend on each other QR has no derivative, and R is followed
+    within their span, which is exact to first order.
+    """
+    basis, triangle = jnp.linalg.qr(lax.stop_gradient(weights))
+    diagonal = jnp.abs(jnp.diagonal(triangle))
+    independent = diagonal.min() > jnp.finfo(weights.dtype).eps ** 0.5 * diagonal.max()
+    some = jnp.eye(weights.shape[0], weights.shape[1], dtype=weights.dtype)
+    smooth = jnp.linalg.qr(jnp.where(independent, weights, some))[1]
+    return jnp.where(independent, smooth, basis.T @ weights)
 
 
 def _generic_rotation(rows: jax.Array) -> jax.Array:

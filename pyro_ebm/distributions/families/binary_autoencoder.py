@@ -117,12 +117,12 @@ class LogitSpace:
         return logit(value)
 
     def unnormalized_log_prob(self, position: torch.Tensor) -> torch.Tensor:
-        value = sigmoid(position)
+        value = self.to_value(position)
         log_jacobian = -softplus(position) - softplus(-position)
         return self.distribution.unnormalized_log_prob(value) + log_jacobian.sum(-1)
 
     def score(self, position: torch.Tensor) -> torch.Tensor:
-        value = sigmoid(position)
-        # the output's input, not the score, which is not finite where rounding makes the value 1
+        value = self.to_value(position)
+        # the output's input less the position, not the logit of the value, which rounding holds back far out
         outward = self.distribution.output_input(value) - position
         return outward * value * (1 - value) + 1 - 2 * value

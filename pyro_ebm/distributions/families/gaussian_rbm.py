@@ -1,18 +1,15 @@
 """The restricted Boltzmann machine with Gaussian units."""
 
-import math
-
 import pyro.distributions as dist
 import torch
 
 from _ppl_ebm.errors import ImproperDensityError
+from _ppl_ebm.normals import LOG_2PI
 from pyro_ebm.distributions.batching import cholesky, linear
 from pyro_ebm.distributions.normaliser import LogPartition
 from pyro_ebm.distributions.parts.bipartite import RestrictedBoltzmannMachine, normal_units, sample_unit_normal
 from pyro_ebm.sampling.protocols import Sampler
 from pyro_ebm.sampling.types import ArrayLike
-
-_LOG_2PI = math.log(2 * math.pi)
 
 
 class GaussianRBM(RestrictedBoltzmannMachine):
@@ -69,7 +66,7 @@ class GaussianRBM(RestrictedBoltzmannMachine):
 
     def _energy(self, value: torch.Tensor) -> torch.Tensor:
         quadratic = (value**2).sum(-1) - (self._hidden_input(value) ** 2).sum(-1)
-        return 0.5 * (quadratic - self.num_hidden * _LOG_2PI) - (self.visible_bias * value).sum(-1)
+        return 0.5 * (quadratic - self.num_hidden * LOG_2PI) - (self.visible_bias * value).sum(-1)
 
     def _score(self, value: torch.Tensor) -> torch.Tensor:
         return self._visible_input(self._hidden_input(value)) - value
@@ -107,11 +104,11 @@ class GaussianRBM(RestrictedBoltzmannMachine):
         units = self.event_shape[0] + self.num_hidden
         log_det = 2 * torch.log(torch.diagonal(self._cholesky(), dim1=-2, dim2=-1)).sum(-1)
         exponent = (self._visible_input(self.hidden_bias) * self._exact_mean()).sum(-1) + (self.hidden_bias**2).sum(-1)
-        return 0.5 * (units * _LOG_2PI - log_det + exponent)
+        return 0.5 * (units * LOG_2PI - log_det + exponent)
 
     def _base_log_partition(self) -> torch.Tensor:
         units = self.event_shape[0] + self.num_hidden
-        return 0.5 * (units * _LOG_2PI + (self.visible_bias**2).sum(-1))
+        return 0.5 * (units * LOG_2PI + (self.visible_bias**2).sum(-1))
 
     def _covariance_root(self) -> torch.Tensor:
         """R of shape ``(..., visible, hidden)`` with ``I + R R'`` the covariance."""

@@ -7,12 +7,13 @@ import pyro.distributions as dist
 import torch
 from torch.distributions import constraints
 
+from _ppl_ebm.normals import LOG_2PI
 from pyro_ebm.distributions.batching import as_tensor
 from pyro_ebm.distributions.normaliser import LogPartition
 from pyro_ebm.distributions.parts.activations import ACTIVATIONS
 from pyro_ebm.distributions.parts.bipartite import bernoulli_units
 from pyro_ebm.distributions.parts.concatenated import Concatenated
-from pyro_ebm.distributions.parts.filters import LOG_2PI, Units
+from pyro_ebm.distributions.parts.filters import Units
 from pyro_ebm.distributions.parts.student import StudentMachine
 from pyro_ebm.sampling.protocols import Sampler
 from pyro_ebm.sampling.random import bernoulli_from_logits

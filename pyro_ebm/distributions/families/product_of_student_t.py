@@ -5,10 +5,10 @@ import math
 import pyro.distributions as dist
 import torch
 
+from _ppl_ebm.normals import LOG_2PI
 from _ppl_ebm.properness import check_student_tails
 from pyro_ebm.distributions.batching import cholesky, linear
 from pyro_ebm.distributions.normaliser import LogPartition
-from pyro_ebm.distributions.parts.filters import LOG_2PI
 from pyro_ebm.distributions.parts.student import StudentMachine
 from pyro_ebm.sampling.protocols import Sampler
 from pyro_ebm.sampling.types import ArrayLike

@@ -24,8 +24,6 @@ from pyro_ebm.distributions.parts.quadrature import low_rank_log_partition
 from pyro_ebm.distributions.parts.reconstruction import Reconstruction
 from pyro_ebm.sampling.types import ArrayLike
 
-_MATRIX = constraints.independent(constraints.real, 2)
-
 
 class Autoencoder(Reconstruction):
     """The family's base: ``encode`` beside ``reconstruct`` and ``field``.

@@ -7,12 +7,13 @@ import pyro.distributions as dist
 import torch
 
 from _ppl_ebm.limits import MAX_ENUMERATED_TERMS
+from _ppl_ebm.normals import LOG_2PI
 from _ppl_ebm.properness import check_conditional_precisions
 from pyro_ebm.distributions.batching import as_tensor, cholesky, linear
 from pyro_ebm.distributions.parts.activations import ACTIVATIONS
 from pyro_ebm.distributions.parts.bipartite import bernoulli_units
 from pyro_ebm.distributions.parts.enumeration import binary_states, enumerate_terms, sample_index
-from pyro_ebm.distributions.parts.filters import LOG_2PI, FilterMachine, PooledUnits, Units
+from pyro_ebm.distributions.parts.filters import FilterMachine, PooledUnits, Units
 from pyro_ebm.sampling.protocols import MarkovChain
 from pyro_ebm.sampling.random import bernoulli_from_logits
 from pyro_ebm.sampling.samplers import Hamiltonian

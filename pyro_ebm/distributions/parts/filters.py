@@ -10,7 +10,6 @@ energy, score and Laplacian are written here once. Given their hidden units the 
 the precision ``Lambda + C diag(d) C'``.
 """
 
-import math
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -21,8 +20,6 @@ from pyro_ebm.distributions.batching import cholesky, linear
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.distributions.parts.activations import Activation
 from pyro_ebm.distributions.parts.bipartite import HiddenUnitEnergy
-
-LOG_2PI = math.log(2 * math.pi)
 
 
 class Units(Protocol):

@@ -6,12 +6,11 @@ import pyro.distributions as dist
 import torch
 
 from _ppl_ebm.limits import MAX_ENUMERATED_TERMS
+from _ppl_ebm.normals import LOG_2PI
 from pyro_ebm.distributions.batching import linear, softplus
 from pyro_ebm.distributions.parts.bipartite import RestrictedBoltzmannMachine, bernoulli_units
 from pyro_ebm.distributions.parts.enumeration import binary_states, enumerate_terms, sample_index
 from pyro_ebm.sampling.random import bernoulli_from_logits
-
-_LOG_2PI = math.log(2 * math.pi)
 
 
 class GaussianBinaryMachine(RestrictedBoltzmannMachine):
@@ -76,7 +75,7 @@ class GaussianBinaryMachine(RestrictedBoltzmannMachine):
         return self._gaussian_log_partition() + self.num_hidden * math.log(2)
 
     def _gaussian_log_partition(self) -> torch.Tensor:
-        return 0.5 * self.event_shape[0] * _LOG_2PI + torch.log(self.scale).sum(-1)
+        return 0.5 * self.event_shape[0] * LOG_2PI + torch.log(self.scale).sum(-1)
 
     def _hidden_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and covariance of the hidden units under the model."""
