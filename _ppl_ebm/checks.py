@@ -8,13 +8,13 @@ import numpy as np
 
 def check_positive_int(name: str, value: object) -> None:
     """Refuse anything but a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {value!r}")
 
 
 def check_count(name: str, value: object) -> None:
     """Refuse anything but an integer that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
         raise ValueError(f"{name}: expected a non-negative integer, got {value!r}")
 
 

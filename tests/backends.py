@@ -206,17 +206,28 @@ def slow_in(*names):
     return "backend", [_marked(parameter, names) for parameter in backends()]
 
 
-def pairs(cases, slow=()):
-    """The fixture ``backend`` and a name, for ``pytest.mark.parametrize(..., indirect=["backend"])``.
+def pairs(cases, slow=(), name="name"):
+    """The fixture ``backend`` and a case, for ``pytest.mark.parametrize(..., indirect=["backend"])``.
 
-    :param slow: the pairs ``(backend, name)`` that belong to the slow suite.
+    :param slow: the pairs ``(backend, case)`` that belong to the slow suite.
+    :param name: of the test's argument for the case.
     """
-    return ("backend", "name"), [
-        pytest.param(*backend.values, name, marks=[*backend.marks, *([pytest.mark.slow] if chosen else [])])
+    return ("backend", name), [
+        pytest.param(*backend.values, case, marks=[*backend.marks, *([pytest.mark.slow] if chosen else [])])
         for backend in backends()
-        for name in cases
-        for chosen in [(backend.values[0], name) in slow]
+        for case in cases
+        for chosen in [(backend.values[0], case) in slow]
     ]
+
+
+def siblings(cases, fast):
+    """The cases of a test, of which all but those in ``fast`` belong to the slow suite."""
+    return [case if case in fast else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+
+
+def except_numpyro(cases, fast):
+    """The pairs of NumPyro and the cases that are not in ``fast``: what it compiles anew for each."""
+    return [("numpyro", case) for case in cases if case not in fast]
 
 
 def _marked(parameter, names):

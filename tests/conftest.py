@@ -12,7 +12,7 @@ if importlib.util.find_spec("jax"):
     jax.config.update("jax_numpy_rank_promotion", "raise")
     cache = pathlib.Path(__file__).parent.parent / ".jax_cache"
     jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 if importlib.util.find_spec("torch"):
     import torch

@@ -13,6 +13,9 @@ import _ppl_ebm
 
 ROOT = pathlib.Path(__file__).parent.parent
 HOSTS = {"numpyro_ebm": "numpyro", "pyro_ebm": "pyro"}
+#: What JAX takes long to compile belongs to the slow suite.
+SLOW_MODULES = ("infer", "variational", "diagnostics", "testing")
+SLOW_PAGES = ("inference.md", "variational.md", "models.md")
 
 
 def doctest_modules():
@@ -22,7 +25,9 @@ def doctest_modules():
         if importlib.util.find_spec(host):
             found = pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
             for module in found:
-                yield pytest.param(module.name, marks=getattr(pytest.mark, host))
+                slow = host == "numpyro" and module.name.split(".")[1] in SLOW_MODULES
+                marks = [getattr(pytest.mark, host), *([pytest.mark.slow] if slow else [])]
+                yield pytest.param(module.name, marks=marks)
 
 
 @pytest.mark.parametrize("name", list(doctest_modules()))
@@ -39,7 +44,8 @@ def code_blocks():
             marks = [
                 getattr(pytest.mark, host) for package, host in HOSTS.items() if re.search(rf"\b{package}\b", block)
             ]
-            yield pytest.param(block, id=f"{path.name}-{number}", marks=marks)
+            slow = [pytest.mark.slow] if path.name in SLOW_PAGES else []
+            yield pytest.param(block, id=f"{path.name}-{number}", marks=[*marks, *slow])
 
 
 @pytest.mark.parametrize("block", list(code_blocks()))

@@ -126,4 +126,6 @@ def test_import_is_light(package, host, foreign, own, tmp_path):
         assert loaded == "[]"
         if attempt:  # the first one compiles
             times.append(float(elapsed))
+            if times[-1] < LIMIT:
+                break
     assert min(times) < LIMIT, times

@@ -59,8 +59,8 @@ def test_bad_arguments_are_named(case):
 
 
 def test_good_arguments_pass():
-    checks.check_positive_int("x", 1)
-    checks.check_count("x", 0)
+    checks.check_positive_int("x", np.int64(1))
+    checks.check_count("x", np.int64(0))
     checks.check_positive("x", np.float32(1e-3))
     checks.check_between("x", 0, 0, 1)
     checks.check_probability("x", 0.5)

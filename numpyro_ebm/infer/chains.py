@@ -102,12 +102,13 @@ def run_chain(
     :param num_warmup: transitions run first and thrown away; the step size of a Langevin or Hamiltonian sampler is
         tuned in them unless it was given.
     :param thinning: transitions per kept draw.
-    :param num_chains: independent chains.
+    :param num_chains: independent chains; of a run that resumes, 1 stands for those that there are.
     :param initial: starting points, shape ``(num_chains, *batch_shape, *event_shape)``; default: the family's.
     :param sampler: ``Gibbs()``, ``Langevin()`` or ``Hamiltonian()``; default: the distribution's chain.
     :param progress: show a tqdm progress bar.
     :param devices: shard the chains over these devices, whose number divides theirs; default: JAX's default device.
-    :param resume: continue from the state that an earlier run returned, exactly as if that had gone on.
+    :param resume: continue from the state that an earlier run returned, exactly as if that had gone on, with the same
+        sampler.
     :param return_state: also return the :class:`ChainState` at the end.
     :return: shape ``(num_chains, num_samples, *batch_shape, *event_shape)``, as ArviZ expects; with ``return_state`` a
         pair of these draws and the state.
@@ -134,7 +135,7 @@ def run_chain(
             position, tuning = _warm_up(key_warmup, sampler, distribution, position, num_warmup)
         carry = sampler.init(distribution, position)
     else:
-        _check_resume(distribution, sampler, resume, num_warmup, initial)
+        _check_resume(distribution, sampler, resume, num_chains, num_warmup, initial)
         key_run, num_drawn = jax.random.wrap_key_data(jnp.asarray(resume.key_data)), resume.num_drawn
         tuning = jax.tree.map(jnp.asarray, resume.tuning)
         carry = jax.tree.map(lambda leaf: _shard(jnp.asarray(leaf), devices), resume.carry)
@@ -176,6 +177,7 @@ def _check_resume(
     distribution: EnergyDistribution,
     sampler: MarkovChain,
     resume: ChainState,
+    num_chains: int,
     num_warmup: int,
     initial: ArrayLike | None,
 ) -> None:
@@ -190,6 +192,8 @@ def _check_resume(
         raise TypeError(f"resume: run_chain expected the state of a {type(sampler).__name__} chain") from error
     if found[1:] != shape:
         raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {found}")
+    if num_chains not in (1, found[0]):
+        raise ValueError(f"num_chains: run_chain expected that of the state to resume, {found[0]}, got {num_chains}")
 
 
 def _shard(position: jax.Array, devices: Sequence[jax.Device] | None) -> jax.Array:

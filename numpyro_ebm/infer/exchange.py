@@ -11,7 +11,7 @@ from numpyro.util import is_prng_key
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.infer.kernel import GradientKernel
 from numpyro_ebm.infer.potential import Potential, PotentialFn
-from numpyro_ebm.infer.sites import Unnormalized, energy_distribution, is_masked
+from numpyro_ebm.infer.sites import Unnormalized, energy_distribution, is_reweighted
 from numpyro_ebm.sampling import steps
 from numpyro_ebm.sampling.protocols import Target
 from numpyro_ebm.sampling.types import Key, Model, ModelArgs, ModelKwargs, PyTree, Site
@@ -146,7 +146,7 @@ def _observed_energies(sites: dict[str, Site]) -> Energies:
         distribution = energy_distribution(site["fn"]) if site["type"] == "sample" and site["is_observed"] else None
         if distribution is None:
             continue
-        if site["scale"] is not None or is_masked(site["fn"]):
+        if is_reweighted(site):
             raise TypeError(
                 f"model: Exchange expected sites without mask and scale, got scale={site['scale']} and the "
                 f"distribution {type(site['fn']).__name__} at site {name!r}"

@@ -18,7 +18,7 @@ from _ppl_ebm.calls import shows_its_call
 from _ppl_ebm.errors import IntractablePartitionError
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.infer.kernel import mean_so_far
-from numpyro_ebm.infer.sites import energy_distribution, is_masked
+from numpyro_ebm.infer.sites import energy_distribution, is_masked, is_reweighted
 from numpyro_ebm.sampling.types import Key, Model, ModelArgs, ModelKwargs, Site
 
 #: Values by site.
@@ -250,6 +250,6 @@ def _sweepable(name: str, site: Site) -> EnergyDistribution:
             f"{type(site['fn'] if distribution is None else distribution).__name__} at site {name!r}; give that site a "
             "kernel of its own in numpyro.infer.Gibbs"
         )
-    if site["scale"] is not None:
+    if is_reweighted(site):
         raise TypeError(f"model: BlockGibbs expected a site without scale, got {site['scale']} at site {name!r}")
     return distribution

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 from jax import lax
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution
 from numpyro.primitives import Messenger
+from numpyro.util import not_jax_tracer
 
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.sampling.types import Model, Site
@@ -32,6 +34,15 @@ def is_masked(distribution: Distribution) -> bool:
             return True
         distribution = distribution.base_dist
     return False
+
+
+def is_reweighted(site: Site) -> bool:
+    """Whether a site is masked, or scaled by anything but 1.
+
+    :param site: of a trace.
+    """
+    scale = site["scale"]
+    return is_masked(site["fn"]) or not (scale is None or (not_jax_tracer(scale) and bool(jnp.all(scale == 1))))
 
 
 class Unnormalized(Messenger):

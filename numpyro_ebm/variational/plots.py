@@ -63,7 +63,7 @@ def plot_reconstructions(
     check_count("num_draws", num_draws)
     x, condition = data_of(vae, data)
     shape = image_shape_of(image_shape, x.shape[1:])
-    posterior = vae.encode(x, *_given(condition))
+    posterior = vae.latent_given_data(x, condition)
     latents = [posterior.mean]
     if num_draws:
         key = require_key("plot_reconstructions", rng_key)
@@ -158,15 +158,11 @@ def plot_latent(
     check_labels(labels, len(x))
     keys = jax.random.split(require_key("plot_latent", rng_key), 3)
     with handlers.seed(rng_seed=keys[0]):
-        prior = vae.prior.distribution()
-    drawn, others = vae.encode(x).sample(keys[1]), prior.sample(keys[2], (num_draws,))
+        prior = vae.latent_prior()
+    drawn, others = vae.latent_given_data(x).sample(keys[1]), prior.sample(keys[2], (num_draws,))
     return draw_latent(ax, np.asarray(drawn), np.asarray(others), labels)
 
 
 def _decoded(vae: VAE | CVAE, z: jax.Array, condition: jax.Array | None) -> np.ndarray:
     """The mean of p(x | z), or of p(x | z, c)."""
-    return np.asarray(vae.decode(z, *_given(condition)).mean)
-
-
-def _given(condition: jax.Array | None) -> tuple[jax.Array, ...]:
-    return () if condition is None else (condition,)
+    return np.asarray(vae.data_given_latent(z, condition).mean)

@@ -87,14 +87,15 @@ def run_chain(
     :param num_warmup: transitions run first and thrown away; the step size of a Langevin or Hamiltonian sampler is
         tuned in them unless it was given.
     :param thinning: transitions per kept draw.
-    :param num_chains: independent chains.
+    :param num_chains: independent chains; of a run that resumes, 1 stands for those that there are.
     :param initial: starting points, shape ``(num_chains, *batch_shape, *event_shape)``; default: the family's.
     :param sampler: ``Gibbs()``, ``Langevin()`` or ``Hamiltonian()``; default: the distribution's chain.
     :param progress: show a tqdm progress bar.
     :param group: a ``torch.distributed`` process group (``torch.distributed.group.WORLD``): each process calls this
         with the same arguments and runs its share of the chains, whose number the processes must divide; all get all
         draws. Processes must be seeded differently, for example ``pyro.set_rng_seed(seed + rank)``.
-    :param resume: continue from the state that an earlier run returned, exactly as if that had gone on.
+    :param resume: continue from the state that an earlier run returned, exactly as if that had gone on, with the same
+        sampler.
     :param return_state: also return the :class:`ChainState` at the end (of this process's chains).
     :return: shape ``(num_chains, num_samples, *batch_shape, *event_shape)``, as ArviZ expects; with ``return_state`` a
         pair of these draws and the state.
@@ -120,7 +121,7 @@ def run_chain(
             position, tuning = sampler.tune(target, position, num_warmup)
         carry = sampler.init(target, position)
     else:
-        _check_resume(target, sampler, resume, num_warmup, initial)
+        _check_resume(target, sampler, resume, num_chains, num_warmup, initial, group)
         carry, tuning, generators, num_drawn = resume
         set_generator_states(generators)
     kept: list[torch.Tensor] = []
@@ -160,8 +161,10 @@ def _check_resume(
     distribution: EnergyDistribution,
     sampler: MarkovChain,
     resume: ChainState,
+    num_chains: int,
     num_warmup: int,
     initial: ArrayLike | None,
+    group: torch.distributed.ProcessGroup | None,
 ) -> None:
     if not isinstance(resume, ChainState):
         raise TypeError(f"resume: run_chain expected a ChainState, got {type(resume).__name__}")
@@ -174,6 +177,9 @@ def _check_resume(
         raise TypeError(f"resume: run_chain expected the state of a {type(sampler).__name__} chain") from error
     if found[1:] != shape:
         raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {found}")
+    own = found[0] if num_chains == 1 else len(range(num_chains)[_share(num_chains, group)])
+    if own != found[0]:
+        raise ValueError(f"num_chains: run_chain expected that of the state to resume, {found[0]}, got {own}")
 
 
 def _share(num_chains: int, group: torch.distributed.ProcessGroup | None) -> slice:

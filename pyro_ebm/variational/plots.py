@@ -58,7 +58,7 @@ def plot_reconstructions(
     check_count("num_draws", num_draws)
     x, condition = data_of(vae, data)
     shape = image_shape_of(image_shape, x.shape[1:])
-    posterior = vae.encode(x, *_given(condition))
+    posterior = vae.latent_given_data(x, condition)
     latents = [posterior.mean]
     latents += posterior.sample((num_draws,)).unbind() if num_draws else []
     rows = [to_numpy(x), *(_decoded(vae, z, condition) for z in latents)]
@@ -149,14 +149,10 @@ def plot_latent(
     check_latent(vae.latent_size, num_draws)
     x, _ = data_of(vae, data)
     check_labels(labels, len(x))
-    drawn, others = vae.encode(x).sample(), vae.prior.distribution().sample((num_draws,))
+    drawn, others = vae.latent_given_data(x).sample(), vae.latent_prior().sample((num_draws,))
     return draw_latent(ax, to_numpy(drawn), to_numpy(others), labels)
 
 
 def _decoded(vae: VAE | CVAE, z: torch.Tensor, condition: torch.Tensor | None) -> np.ndarray:
     """The mean of p(x | z), or of p(x | z, c)."""
-    return to_numpy(vae.decode(z, *_given(condition)).mean)
-
-
-def _given(condition: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-    return () if condition is None else (condition,)
+    return to_numpy(vae.data_given_latent(z, condition).mean)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from _ppl_ebm.adaptation import END_BUFFER, MAX_REACH, PRIOR_DRAWS, DualAveraging, Moments, Schedule
+from backends import slow_in
 from oracles.statistics import assert_mean
 
 KERNELS = ("MALA", "UnderdampedLangevin")
@@ -237,6 +238,7 @@ def test_a_coordinate_that_never_moves_keeps_its_scale(backend):
 # ---------------------------------------------------------------------------------------------------- what is learned
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 @kernels
 @pytest.mark.parametrize("preconditioner", ["gradients", "variances"])
 @pytest.mark.parametrize("num_warmup", [15, 30])
@@ -253,6 +255,7 @@ def test_short_warm_ups_never_reverse_the_order_of_scales(backend, kernel, preco
     assert (scales[:, 0] < 0.5).all()
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 @kernels
 @pytest.mark.parametrize("preconditioner", ["gradients", "variances"])
 def test_long_warm_ups_find_the_scales(backend, kernel, preconditioner):
@@ -265,6 +268,7 @@ def test_long_warm_ups_find_the_scales(backend, kernel, preconditioner):
         assert np.ptp(history[:449], axis=0).max() > 0
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 @pytest.mark.parametrize(("kernel", "target"), [("MALA", 0.574), ("UnderdampedLangevin", 0.9)])
 def test_acceptance_reaches_its_target_and_is_averaged_anew_after_the_warm_up(backend, kernel, target):
     run = Run(backend, kernel, Normal([0.5, 2.0]), uniform(3, 100, 2), 400, num_kept=100)
@@ -276,6 +280,7 @@ def test_acceptance_reaches_its_target_and_is_averaged_anew_after_the_warm_up(ba
 # ---------------------------------------------------------------------------------------------------- the first draw
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 @kernels
 @pytest.mark.parametrize(
     ("target", "num_warmup"), [(Normal([0.5, 2.0]), 50), (LogGamma(), 100)], ids=["normal", "skew"]

@@ -68,6 +68,7 @@ def test_bounds_of_machines_with_known_values(backend, family, visible, hidden):
 SLOW = ["mPoT", "pooled mPoT", "PoT", "cRBM", "gated RBM", "normalised cRBM", "mcAE sigmoid"]
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 @pytest.mark.parametrize("name", ["mcRBM", "tied tanh", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_bounds_of_every_kind_of_path(backend, name):
     """Gibbs along the family's path, Hamiltonian along it, and Hamiltonian along the geometric one, against a grid."""
@@ -101,6 +102,7 @@ def test_bounds_on_the_unit_square(backend):
     assert_bracketed(bounds(backend, distribution.expand((NUM_SEEDS,)), num_temperatures=150), truth)
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_bounds_of_a_markov_network(backend):
     """Sweeps are reversible, without which the reverse bound would be wrong."""
     rng = np.random.default_rng(0)
@@ -110,6 +112,7 @@ def test_bounds_of_a_markov_network(backend):
     assert_bracketed(found, float(network.log_partition))
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_the_estimator_serves_families_without_conditionals(backend):
     """log Z and its gradient in the weights of a tied autoencoder, against quadrature."""
     case = ALL["tied tanh"]

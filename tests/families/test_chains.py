@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from backends import except_numpyro, pairs
 from families.cases import make, parameters
 from oracles.statistics import assert_mean, assert_moments
 
@@ -33,7 +34,7 @@ def run(backend, *arguments, seed=0, **options):
     return backend.infer.run_chain(*arguments, **options)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(*pairs(SAMPLERS, slow=except_numpyro(SAMPLERS, ["Gibbs"])), indirect=["backend"])
 def test_resuming_is_one_long_run(backend, name):
     """Also from a state that was pickled, and whatever the generator did in between."""
     distribution, sampler = machine(backend), getattr(backend.infer, name)()
@@ -98,6 +99,8 @@ def test_what_cannot_be_resumed(backend):
         run(backend, distribution, 2, resume=(1, 2, 3))
     with pytest.raises(ValueError, match="resume"):
         run(backend, distribution, 2, resume=state, num_warmup=3)
+    with pytest.raises(ValueError, match="num_chains: run_chain expected that of the state to resume, 1, got 3"):
+        run(backend, distribution, 2, resume=state, num_chains=3)
     with pytest.raises(TypeError, match="Hamiltonian"):
         run(backend, distribution, 2, resume=state, sampler=backend.infer.Hamiltonian())
     other = make(backend, "GaussianBernoulliRBM", parameters("GaussianBernoulliRBM", visible=5))
@@ -105,7 +108,7 @@ def test_what_cannot_be_resumed(backend):
         run(backend, other, 2, resume=state)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(*pairs(SAMPLERS, slow=except_numpyro(SAMPLERS, ["Gibbs"])), indirect=["backend"])
 def test_draws_do_not_share_their_random_numbers(backend, name):
     """Without couplings a sweep forgets everything, and a long trajectory nearly so; the same noise twice would not."""
     normal = backend.distributions.GaussianBernoulliRBM(backend.array(np.zeros((2, 1))))
@@ -153,6 +156,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.numpyro
 def test_chains_over_four_devices(tmp_path):
     """Forced host devices: each has a quarter of the chains, and Gibbs draws are those of one device."""

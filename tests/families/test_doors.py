@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from backends import slow_in
 from families.cases import make, parameters
 from oracles.statistics import assert_mean
 
@@ -110,6 +111,7 @@ def test_own_sampler_in_contrastive_criteria(backend):
         assert abs(backend.numpy(got["visible_bias"])[0] - expected) < 4.5 * deviation / math.sqrt(20_000)
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_own_sampler_starts_the_reverse_chains_of_bounds(backend):
     energy = backend.distributions.NeuralEnergy(
         lambda v: 0.5 * ((v - 1) ** 2).sum(-1), (2,), sampler=random_walk(backend)

@@ -8,7 +8,7 @@ import functools
 import numpy as np
 import pytest
 
-from backends import backends, get_backend
+from backends import backends, except_numpyro, get_backend, pairs, siblings
 from families.zoo import ALL, AUTOENCODERS, MACHINES, binary_autoencoder, points, tied
 from oracles import energies as oracle
 from oracles.rbm import finite_difference
@@ -21,6 +21,18 @@ EXACT = [
 ]
 GRID, AREAS = oracle.plane_grid()
 POINTS = points(5)
+SIZES = [(2, 5), (5, 3), (4, 1)]
+#: What NumPyro compiles in the fast suite: every family, and every kind of activation.
+COMPILED = [
+    *("PoT", "mPoT", "cRBM", "mcRBM", "gated RBM", "tied tanh", "tied relu", "tempered tied tanh", "gated tanh"),
+    *("cAE sigmoid", "mcAE softmax"),
+]
+
+
+def every(names):
+    """The fixture ``backend`` and each case in ``names``."""
+    names = list(names)
+    return pytest.mark.parametrize(*pairs(names, slow=except_numpyro(names, COMPILED)), indirect=["backend"])
 
 
 @functools.cache
@@ -39,13 +51,13 @@ def temperature(case):
     return float(case.parameters.get("temperature", 1.0))
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if ALL[name].energy])
+@every(name for name in ALL if ALL[name].energy)
 def test_energy_is_the_marginalised_joint(backend, name):
     got = quantities(backend.name, name)["energy"]
     np.testing.assert_allclose(got, [ALL[name].energy(v) for v in POINTS], **TOLERANCE)
 
 
-@pytest.mark.parametrize("name", AUTOENCODERS)
+@every(AUTOENCODERS)
 def test_energy_is_the_integrated_field(backend, name):
     """F(x) - F(x') = -1/T of the line integral of r(x) - x, which is a definition that needs no antiderivative."""
     case = ALL[name]
@@ -58,7 +70,7 @@ def test_energy_is_the_integrated_field(backend, name):
         np.testing.assert_allclose(energy[i] - energy[0], difference, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", AUTOENCODERS)
+@every(AUTOENCODERS)
 def test_the_field_of_a_conservative_autoencoder_is_its_score(backend, name):
     found = quantities(backend.name, name)
     np.testing.assert_allclose(found["field"], [ALL[name].field(x) for x in POINTS], **TOLERANCE)
@@ -67,14 +79,14 @@ def test_the_field_of_a_conservative_autoencoder_is_its_score(backend, name):
     assert found["encode"].shape[0] == len(POINTS)
 
 
-@pytest.mark.parametrize("name", ALL)
+@every(ALL)
 def test_score_and_laplacian_against_automatic_differentiation(backend, name):
     found = quantities(backend.name, name)
     np.testing.assert_allclose(found["score"], found["gradient"], **TOLERANCE)
     np.testing.assert_allclose(found["laplacian"], found["trace"], **TOLERANCE)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if ALL[name].energy])
+@every(name for name in ALL if ALL[name].energy)
 def test_score_against_finite_differences_of_the_marginalised_joint(backend, name):
     found = quantities(backend.name, name)
     gradient, laplacian = finite_difference(lambda v: -ALL[name].energy(v), POINTS[3])
@@ -82,7 +94,7 @@ def test_score_against_finite_differences_of_the_marginalised_joint(backend, nam
     np.testing.assert_allclose(found["laplacian"][3], laplacian, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@every(EXACT)
 def test_log_partition_against_quadrature_in_the_plane(backend, name):
     if name == "pooled PoT":
         pytest.skip("no closed form")
@@ -92,7 +104,7 @@ def test_log_partition_against_quadrature_in_the_plane(backend, name):
     np.testing.assert_allclose(quantities(backend.name, name)["log_partition"], expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", [name for name in MACHINES if name.startswith(("PoT", "cRBM", "mcRBM", "gated"))])
+@every(name for name in MACHINES if name.startswith(("PoT", "cRBM", "mcRBM", "gated")))
 def test_exact_moments(backend, name):
     found = quantities(backend.name, name)
     _, mean, covariance = plane_moments(backend.name, name)
@@ -102,7 +114,7 @@ def test_exact_moments(backend, name):
 
 
 @pytest.mark.skipif(len(backends()) < 2, reason="one backend is installed")
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", siblings(ALL, COMPILED))
 def test_both_backends_agree(name):
     first, second = (quantities(backend, name) for backend in ("numpyro", "pyro"))
     assert set(first) == set(second)
@@ -110,7 +122,10 @@ def test_both_backends_agree(name):
         np.testing.assert_allclose(second[quantity], array, err_msg=quantity, **TOLERANCE)
 
 
-@pytest.mark.parametrize("activation", oracle.ACTIVATIONS)
+@pytest.mark.parametrize(
+    *pairs(oracle.ACTIVATIONS, slow=except_numpyro(oracle.ACTIVATIONS, ["sigmoid", "relu", "sin"]), name="activation"),
+    indirect=["backend"],
+)
 def test_log_partition_in_one_dimension(backend, activation):
     """The reference is cut at the kinks, so that it holds 10 digits for every activation."""
     case = tied(activation, 1, 2, temperature=np.array(0.7))
@@ -127,10 +142,12 @@ def test_log_partition_in_one_dimension(backend, activation):
     np.testing.assert_allclose(backend.numpy(distribution.log_partition), expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("visible", "hidden"), [(2, 5), (5, 3), (4, 1)])
-def test_rank_reduction_against_enumeration(backend, visible, hidden):
+@pytest.mark.parametrize(
+    *pairs(SIZES, slow=except_numpyro(SIZES, [(5, 3)]), name="size"), indirect=["backend"], ids=str
+)
+def test_rank_reduction_against_enumeration(backend, size):
     """Sigmoid units: the quadrature, forced by giving the temperature, against the sum over hidden states."""
-    p = {k: v for k, v in tied("sigmoid", visible, hidden).parameters.items() if k != "gain"}
+    p = {k: v for k, v in tied("sigmoid", *size).parameters.items() if k != "gain"}
     arrays = {name: backend.array(value) for name, value in p.items()}
 
     def log_partition(weights, **options):
@@ -152,7 +169,7 @@ def test_an_unresolved_quadrature_is_not_a_number(backend):
     assert np.isnan(backend.numpy(distribution.log_partition))
 
 
-@pytest.mark.parametrize("name", MACHINES)
+@every(MACHINES)
 def test_joint_energy_and_conditionals(backend, name):
     """-log p(h | v) = E(v, h) - F(v), and -log p(v | h) = E(v, h) + const(h)."""
     case = MACHINES[name]

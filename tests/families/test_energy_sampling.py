@@ -7,7 +7,7 @@ are in ``test_testing.py``.
 import numpy as np
 import pytest
 
-from backends import pairs
+from backends import except_numpyro, pairs
 from families.test_energies import AREAS, EXACT, GRID, plane_moments
 from families.zoo import ALL, MACHINES, binary_autoencoder, points
 from oracles import energies as oracle
@@ -29,7 +29,7 @@ def test_energies_without_conditionals_move_along_their_score(backend, name):
     assert backend.infer.Hamiltonian().jitter > 0
 
 
-@pytest.mark.parametrize(*pairs(BATCHED, slow=[("numpyro", name) for name in BATCHED[:6]]), indirect=["backend"])
+@pytest.mark.parametrize(*pairs(BATCHED, slow=except_numpyro(BATCHED, [])), indirect=["backend"])
 def test_batches_are_the_models_in_them(backend, name):
     """Two models in a batch, one parameter shared: every quantity is the single model's, and so are the draws."""
     case = ALL[name]

@@ -226,8 +226,8 @@ def test_posteriors_of_many_observations_share_their_weights(backend):
 @pytest.mark.parametrize("family", CONTINUOUS)
 def test_exact_gradient_is_the_enumerated_one(backend, family):
     """grad of the mean log_prob in every parameter, against central differences of the oracle's log-likelihood."""
-    p = parameters(family, 3, 2)
-    data = values(family, p, 6)
+    p = parameters(family, 2, 2)
+    data = values(family, p, 2)
     names = list(p.arguments(family))
     cls = getattr(backend.distributions, family)
 
@@ -266,8 +266,8 @@ def test_exact_gradient_is_the_enumerated_one_for_binary_data(backend):
 @functools.cache
 def _differentiated_oracle(family, name, step=1e-4):
     """Of the model and data above, in one parameter; both backends are compared with it."""
-    p = parameters(family, 3, 2)
-    data = values(family, p, 6)
+    p = parameters(family, 2, 2)
+    data = values(family, p, 2)
 
     def log_likelihood(array):
         changed = oracle.Parameters(**{**p.__dict__, name: array})

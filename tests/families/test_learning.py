@@ -129,6 +129,7 @@ def test_hutchinson_estimates_the_exact_trace(backend):
     assert abs(losses.mean() - exact) < 4.5 * losses.std() / np.sqrt(len(losses))
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_score_matching_optimum_of_the_gaussian_machine_is_pca(backend):
     """MATH 3: W = U_K diag(sqrt(1 - 1 / s_k)) R over the second-moment eigenpairs with s_k > 1 is stationary."""
     rng = np.random.default_rng(0)

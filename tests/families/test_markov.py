@@ -188,6 +188,7 @@ def test_samplers(backend, structure, sampler):
     oracle.assert_frequencies(draws, oracle.joint(STRUCTURES[structure][0], tables(structure)))
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_a_gibbs_sweep_keeps_its_target(backend):
     """One sweep from exact draws: a bias that grows with the chain would show here first; floats stay floats."""
     network = make(backend, "loop")
@@ -199,6 +200,7 @@ def test_a_gibbs_sweep_keeps_its_target(backend):
     assert np.mean(np.any(draws != start, axis=1)) > 0.5
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_annealed_importance_sampling(backend):
     estimator = backend.estimator(0, num_chains=2000, num_temperatures=20)
     estimated = make(backend, "loop", log_partition=estimator)
@@ -262,6 +264,7 @@ def test_too_large_a_network_says_its_treewidth(backend):
         backend.grad(lambda t: complete(backend, t).log_prob(point), table)
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_gibbs_sampling_of_too_large_a_network(backend):
     network = complete(backend, sampler=backend.infer.Gibbs(30))
     draws = backend.sample(network, 0, (10_000,))

@@ -6,6 +6,7 @@ Gates as in ``oracles.statistics``. Every family's own draws and sweeps are in `
 import numpy as np
 import pytest
 
+from backends import slow_in
 from families.cases import FAMILIES, make, parameters
 from oracles import rbm as oracle
 from oracles.statistics import assert_mean, assert_moments
@@ -70,6 +71,7 @@ def test_batches_draw_their_own_models(backend):
     assert np.max(np.abs(correlation)) < 4.5 / np.sqrt(NUM_DRAWS) * 1.1  # expanded copies are independent
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_large_exact_enumeration_samples(backend):
     """12 hidden units: 4,096 mixture components, drawn by inversion."""
     p = parameters("GaussianBernoulliRBM", 2, 12)
@@ -77,6 +79,7 @@ def test_large_exact_enumeration_samples(backend):
     assert_moments(backend.sample(distribution, 0, (NUM_DRAWS,)), *oracle.moments("GaussianBernoulliRBM", p))
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_annealed_importance_sampling_value_and_gradient(backend):
     """log Z and its gradient -E[grad F] from the weighted samples, on a machine whose truth is known."""
     p = parameters("BernoulliRBM", 6, 5)

@@ -10,7 +10,7 @@ import importlib
 import numpy as np
 import pytest
 
-from backends import slow_in
+from backends import except_numpyro, pairs
 from families.cases import make, parameters
 from families.test_energies import plane_moments
 from families.zoo import MACHINES
@@ -120,7 +120,10 @@ def standard_normal(backend, scale=1.0):
     return backend.distributions.GaussianBernoulliRBM(backend.array(np.zeros((2, 1))), scale=backend.array(scale))
 
 
-@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize(
+    *pairs(STEPS, slow=except_numpyro(STEPS, ["preconditioned Hamiltonian", "block Gibbs"]), name="kind"),
+    indirect=["backend"],
+)
 def test_noise_and_step_never_decouple(backend, kind):
     """Without couplings at unit scale every exact chain has variance 1."""
     step, options, num_steps = STEPS[kind]
@@ -142,7 +145,7 @@ def test_unadjusted_langevin_has_its_documented_bias(backend, step_size):
     assert (expected - scale**2) / scale**2 > 4.5 * np.sqrt(2 / len(draws)), "the bias could not be seen"
 
 
-@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
+@pytest.mark.slow
 def test_unadjusted_bias_shrinks_linearly_with_half_the_square_of_the_step(backend):
     """On an energy that is not Gaussian: a quarter of ``h^2 / 2`` has about a quarter of the variance's bias."""
     target, mean, covariance = model(backend, "mcRBM")

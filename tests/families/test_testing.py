@@ -6,7 +6,7 @@ import importlib
 import numpy as np
 import pytest
 
-from backends import pairs
+from backends import except_numpyro, pairs, slow_in
 from families.cases import FAMILIES, make, parameters
 from families.test_doors import random_walk
 from families.test_markov import make as markov_network
@@ -14,7 +14,6 @@ from families.test_networks import network
 from families.test_own_family import STRENGTH, quartic
 from families.zoo import ALL, binary_autoencoder
 
-#: One case of every family; the others of ``zoo.py`` are in the slow suite.
 CASES = {
     **{name: lambda backend, name=name: make(backend, name, parameters(name)) for name in FAMILIES},
     **{name: lambda backend, name=name: ALL[name].make(backend) for name in ALL},
@@ -29,18 +28,28 @@ CASES = {
     "a function": lambda backend: backend.distributions.NeuralEnergy(lambda v: 0.25 * (v**4).sum(-1), (2,)),
     "a family of one's own": lambda backend: quartic(backend)(backend.array(STRENGTH)),
 }
+#: One case of every family; the others of ``zoo.py`` are in the slow suite.
 FAST = [
     *(*FAMILIES, "PoT", "mPoT", "cRBM", "mcRBM", "gated RBM", "normalised cRBM", "tied tanh", "on the unit square"),
     *("gated tanh", "cAE sigmoid", "mcAE sigmoid", "network with a loop", "GradientStepEnergy"),
     *("CausalAutoencoder", "a function", "a family of one's own"),
 ]
+#: One of every kind, of which NumPyro compiles some hundred programs each.
+COMPILED = [
+    *("BernoulliRBM", "GaussianBernoulliRBM", "mcRBM", "tied tanh", "CausalAutoencoder"),
+    *("a function", "a family of one's own"),
+]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in CASES])
+@pytest.mark.parametrize(
+    *pairs(CASES, slow=[*except_numpyro(CASES, COMPILED), *(("pyro", name) for name in CASES if name not in FAST)]),
+    indirect=["backend"],
+)
 def test_every_family_passes(backend, name):
     backend.check_energy(CASES[name](backend))
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_single_precision(backend):
     p = parameters("GaussianBernoulliRBM", 2, 2).arguments("GaussianBernoulliRBM")
     arrays = {name: backend.array(value, np.float32) for name, value in p.items()}
@@ -134,6 +143,7 @@ def test_what_is_wrong_is_named(backend, name):
         assert caught.match(message)
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_a_jump_that_is_not_declared(backend):
     """Units that are steps have a score with jumps, of which the Laplacian sees nothing."""
     cls = overridden(backend.distributions.TiedAutoencoder, has_continuous_score=True)
@@ -142,6 +152,7 @@ def test_a_jump_that_is_not_declared(backend):
         backend.check_energy(distribution)
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_an_irreversible_sweep(backend):
     """Turning a normal distribution about its centre leaves it as it is, and is no reversible move."""
     turn = backend.array([[np.cos(1.0), np.sin(1.0)], [-np.sin(1.0), np.cos(1.0)]])
@@ -221,6 +232,7 @@ def test_every_markov_chain_passes(backend, name):
     backend.check_kernel(chain, machine(backend), num_warmup=num_warmup)
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_sweeps_of_binary_units_and_of_networks(backend):
     for distribution in (make(backend, "BernoulliRBM", parameters("BernoulliRBM")), markov_network(backend, "loop")):
         backend.check_kernel(backend.infer.BlockGibbs(model_of(backend, distribution)), distribution, site="v")

@@ -81,9 +81,7 @@ def run_mcmc(kernel, *args, **options):
     return mcmc
 
 
-@pytest.mark.parametrize(
-    ("kernel", "num_chains"), [(NUTS, 1), pytest.param(NUTS, 2, marks=pytest.mark.slow), (HMC, 1), (HMC, 2)]
-)
+@pytest.mark.parametrize(("kernel", "num_chains"), [(NUTS, 1), pytest.param(NUTS, 2, marks=pytest.mark.slow), (HMC, 1)])
 def test_hmc_and_nuts_over_the_value(kernel, num_chains):
     """The posterior under a Gaussian likelihood is known exactly."""
     mcmc = run_mcmc(kernel(latent_model), num_chains=num_chains, chain_method="vectorized")
@@ -101,7 +99,7 @@ def test_nuts_over_the_value_of_an_unnormalised_model_agrees_with_the_normalised
     np.testing.assert_allclose(known.get_samples()["v"], guarded.get_samples()["v"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("family", [GaussianRBM, NeuralEnergy])
+@pytest.mark.parametrize("family", [pytest.param(GaussianRBM, marks=pytest.mark.slow), NeuralEnergy])
 def test_nuts_runs_on_other_continuous_families(family):
     rbm = (
         GaussianRBM(jnp.array([[0.5], [-0.3]])) if family is GaussianRBM else NeuralEnergy(lambda v: (v**4).sum(), (2,))
@@ -202,9 +200,9 @@ def _persistent(rbm):
     "criterion",
     [
         _persistent,
-        lambda rbm: objectives.ContrastiveDivergence(rbm, num_steps=10),
+        pytest.param(lambda rbm: objectives.ContrastiveDivergence(rbm, num_steps=10), marks=pytest.mark.slow),
         objectives.ScoreMatching,
-        lambda rbm: objectives.ScoreMatching(rbm, estimator="hutchinson"),
+        pytest.param(lambda rbm: objectives.ScoreMatching(rbm, estimator="hutchinson"), marks=pytest.mark.slow),
     ],
     ids=["pcd", "cd", "score-matching", "hutchinson"],
 )

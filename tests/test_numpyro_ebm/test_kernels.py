@@ -15,7 +15,7 @@ import pytest
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS, Gibbs
 
-from backends import get_backend
+from backends import get_backend, siblings
 from families.cases import make, parameters
 from families.test_energies import plane_moments
 from families.zoo import MACHINES
@@ -84,7 +84,7 @@ def run(kernel, num_warmup, num_samples, *args, num_chains=1, chain_method="vect
     return mcmc
 
 
-@pytest.mark.parametrize("kind", KERNELS)
+@pytest.mark.parametrize("kind", siblings(KERNELS, ["MALA", "tempering", "block Gibbs"]))
 @pytest.mark.parametrize(
     "name", ["GaussianBernoulliRBM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mPoT", "mcRBM"))]
 )
@@ -100,7 +100,7 @@ def test_moments(name, kind):
     assert min(effective_sample_size(products[..., i, i]) for i in range(2)) > 20_000
 
 
-@pytest.mark.parametrize("kind", [name for name in KERNELS if name != "block Gibbs"])
+@pytest.mark.parametrize("kind", siblings([name for name in KERNELS if name != "block Gibbs"], ["underdamped"]))
 def test_unit_variance_without_couplings(kind):
     distribution = GaussianBernoulliRBM(jnp.zeros((2, 1)))
     mcmc = run(KERNELS[kind](lambda: numpyro.sample("v", distribution)), 300, 200, num_chains=NUM_CHAINS)
@@ -122,7 +122,7 @@ def constrained_model(data):
         numpyro.sample("x", dist.Normal(loc, scale), obs=data)
 
 
-@pytest.mark.parametrize("kind", ["MALA", pytest.param("underdamped", marks=pytest.mark.slow), "tempering"])
+@pytest.mark.parametrize("kind", siblings(["MALA", "underdamped", "tempering"], ["MALA"]))
 def test_a_constrained_posterior_against_quadrature(kind):
     data = jnp.array([1.0, 2.5, 0.3, 1.9])
     mcmc = run(KERNELS[kind](constrained_model), 500, 400, data, num_chains=NUM_CHAINS)
@@ -141,7 +141,7 @@ def test_a_constrained_posterior_against_quadrature(kind):
 
 @pytest.mark.filterwarnings("ignore:Some donated buffers")  # the host's loop, under jax.vmap also with its own HMC
 @pytest.mark.parametrize("method", ["sequential", "vectorized", jax.vmap])
-@pytest.mark.parametrize("kind", ["MALA", "underdamped", "tempering", "block Gibbs"])
+@pytest.mark.parametrize("kind", siblings(["MALA", "underdamped", "tempering", "block Gibbs"], ["MALA"]))
 def test_every_chain_method(kind, method):
     distribution = rbm()
     kernel = KERNELS[kind](lambda: numpyro.sample("v", distribution))
@@ -154,7 +154,7 @@ def test_every_chain_method(kind, method):
     assert (draws.std(1) > 0.1).all()
 
 
-@pytest.mark.parametrize("kind", ["MALA", "underdamped", "tempering", "block Gibbs"])
+@pytest.mark.parametrize("kind", siblings(["MALA", "underdamped", "tempering", "block Gibbs"], ["MALA", "block Gibbs"]))
 def test_continuing_is_one_long_run(kind):
     """The state after a run carries everything: a second run goes on bit for bit as one long run would."""
     distribution = rbm()
@@ -230,6 +230,7 @@ def test_blocks_of_the_hosts_gibbs_refuse_supports_that_move():
     assert run(MALA(model), 5, 5).get_samples()["x"].shape == (5,)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Some donated buffers")
 def test_exchange_as_a_block_beside_latent_machines():
     """The weight of machines whose values are latent too, by Exchange and BlockGibbs in turn, against a grid."""
@@ -530,8 +531,8 @@ def neural():
     numpyro.sample("x", NeuralEnergy(lambda x: (x**4).sum(), (2,)))
 
 
-def scaled():
-    with numpyro.handlers.scale(scale=0.5):
+def scaled(scale=0.5):
+    with numpyro.handlers.scale(scale=scale):
         numpyro.sample("v", rbm())
 
 
@@ -553,3 +554,9 @@ def indexed():
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_scale_of_one_is_no_scale():
+    np.testing.assert_array_equal(
+        *(run(BlockGibbs(lambda scale=scale: scaled(scale)), 1, 3).get_samples()["v"] for scale in (1.0, np.ones(())))
+    )

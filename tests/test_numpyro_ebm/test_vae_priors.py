@@ -118,7 +118,7 @@ def test_a_contrastive_prior_has_the_criterions_gradient():
         ("CD", 1.0),
         pytest.param("CD", 0.5, marks=pytest.mark.slow),
         pytest.param("PCD", 1.0, marks=pytest.mark.slow),
-        ("PCD", 0.5),
+        pytest.param("PCD", 0.5, marks=pytest.mark.slow),
     ],
 )
 def test_long_contrastive_chains_give_the_enumerated_gradient(kind, weight):
@@ -185,6 +185,7 @@ class QuadraticEnergy(EnergyDistribution):
         return 0.5 * (self.precision * value**2).sum()
 
 
+@pytest.mark.slow
 def test_energy_prior_with_an_estimator():
     """The estimate's gradient is that of the normal density, N / 2p - sum z^2 / 2, for parameters that it learns."""
     estimator = infer.AnnealedImportanceSampling(num_chains=400, num_temperatures=30, rng_key=KEY)

@@ -92,7 +92,7 @@ def assert_moments(draws, mean, covariance):
 
 
 @pytest.mark.parametrize("kind", ["block Gibbs", "tempering"])
-@pytest.mark.parametrize("name", ["GaussianBernoulliRBM", "mPoT", "mcRBM"])
+@pytest.mark.parametrize("name", ["GaussianBernoulliRBM", "mcRBM", pytest.param("mPoT", marks=pytest.mark.slow)])
 def test_moments(name, kind):
     distribution, mean, covariance = machine(name)
     if kind == "block Gibbs":
@@ -401,7 +401,12 @@ def exchange_moments(data):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "num_samples", "policy"), [(None, 400, None), (Gibbs(num_steps=30), 100, None), (None, 400, "auto")]
+    ("sampler", "num_samples", "policy"),
+    [
+        (None, 400, None),
+        pytest.param(Gibbs(num_steps=30), 100, None, marks=pytest.mark.slow),
+        pytest.param(None, 400, "auto", marks=pytest.mark.slow),
+    ],
 )
 def test_exchange_against_a_grid(sampler, num_samples, policy):
     """One unit, prior Normal(0, 2), 30 observations at 1.8; the normaliser is not used where it is known either."""

@@ -19,7 +19,7 @@ from pyro import poutine  # noqa: E402
 from pyro.infer.mcmc.util import initialize_model  # noqa: E402
 from pyro.ops.stats import effective_sample_size  # noqa: E402
 
-from backends import get_backend  # noqa: E402
+from backends import get_backend, siblings  # noqa: E402
 from families.zoo import MACHINES  # noqa: E402
 from oracles import energies as oracle  # noqa: E402
 from oracles.rbm import Parameters, moments  # noqa: E402
@@ -94,7 +94,7 @@ def assert_rbm_moments(draws, mean, covariance):
 
 
 @adjusted
-@pytest.mark.parametrize("preconditioner", ["gradients", "variances", None])
+@pytest.mark.parametrize("preconditioner", ["gradients", "variances", pytest.param(None, marks=pytest.mark.slow)])
 def test_moments_of_an_asymmetric_machine(name, preconditioner):
     """From a model, and from its energy and score."""
     if preconditioner == "gradients":
@@ -171,7 +171,7 @@ def hierarchical_moments():
     }, {"mean": average(mean**2), "scale": average(variance)}
 
 
-@adjusted
+@pytest.mark.parametrize("name", siblings(ADJUSTED, ["MALA", "NUTS"]))
 def test_hierarchical_model_with_plates_and_a_positive_scale(name):
     num_samples, num_warmup = {"HMC": (40, 60), "NUTS": (30, 60)}.get(name, (300, 200))
     options = {"max_tree_depth": 5} if name == "NUTS" else {}
@@ -258,7 +258,7 @@ def test_chains_of_a_batch_grow_trees_of_their_own():
 
 @adjusted
 @pytest.mark.parametrize("num_chains", [1, 100])
-@pytest.mark.parametrize("preconditioner", ["gradients", "variances"])
+@pytest.mark.parametrize("preconditioner", ["gradients", pytest.param("variances", marks=pytest.mark.slow)])
 def test_warm_up_finds_scales_and_step_size(name, num_chains, preconditioner):
     """Of a normal distribution with scales from 0.1 to 10, both preconditioners are its standard deviations."""
     scale = tensor(0.1, 1.0, 10.0)
