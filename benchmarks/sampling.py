@@ -130,6 +130,9 @@ def numpyro_host(model, kind, num_chains, num_warmup, num_samples):
         "ours MALA kernel": lambda: numpyro_ebm.infer.MALA(program),
     }[kind]
 
+    # of our kernels, one transition is one gradient
+    counted = ("num_steps",) if kind.startswith("NumPyro") else ()
+
     def run(count):
         mcmc = numpyro.infer.MCMC(
             make(),
@@ -140,7 +143,7 @@ def numpyro_host(model, kind, num_chains, num_warmup, num_samples):
             progress_bar=False,
         )
         mcmc.warmup(jax.random.key(0))
-        _, seconds = timed(lambda: mcmc.run(jax.random.key(1), extra_fields=("num_steps", "accept_prob")))
+        _, seconds = timed(lambda: mcmc.run(jax.random.key(1), extra_fields=("accept_prob", *counted)))
         return mcmc, seconds
 
     _, short = run(1)
@@ -148,7 +151,12 @@ def numpyro_host(model, kind, num_chains, num_warmup, num_samples):
     fields = mcmc.get_extra_fields()
     draws = mcmc.get_samples(group_by_chain=True)["v"]
     seconds = max(seconds - short, 0.02 * seconds)  # in the quick run compilation is nearly all
-    return draws, seconds, float(np.mean(fields["accept_prob"])), float(np.sum(fields["num_steps"]))
+    return (
+        draws,
+        seconds,
+        float(np.mean(fields["accept_prob"])),
+        float(np.sum(fields.get("num_steps", np.ones(draws.shape[:2])))),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- Pyro

@@ -113,6 +113,19 @@ def test_exact_moments(backend, name):
     np.testing.assert_allclose(found["variance"], np.diagonal(covariance), rtol=0, atol=1e-7)
 
 
+@pytest.mark.numpyro
+@pytest.mark.parametrize("name", siblings(ALL, COMPILED))
+@pytest.mark.parametrize("quantity", ["score", "energy"])
+def test_a_large_compiled_batch_is_its_rows(name, quantity):
+    """jaxlib 0.10.2 compiles some sums of products wrongly for more than 16,384 rows on CPUs, without a sign."""
+    jax = pytest.importorskip("jax")
+    backend = get_backend("numpyro")
+    function = jax.jit(getattr(ALL[name].make(backend), quantity))
+    values = backend.array(np.random.default_rng(3).normal(size=(17_000, 2)))
+    rows = np.concatenate([function(part) for part in np.split(np.asarray(values), 17)])
+    np.testing.assert_allclose(function(values), rows, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.skipif(len(backends()) < 2, reason="one backend is installed")
 @pytest.mark.parametrize("name", siblings(ALL, COMPILED))
 def test_both_backends_agree(name):

@@ -64,6 +64,12 @@ def network(backend, family, **options):
     return build[family](getattr(backend.distributions, family))
 
 
+def moments(backend, distribution):
+    grid, areas = oracle.plane_grid(reach=3.5, count=701)
+    log_density = backend.numpy(distribution.unnormalized_log_prob(backend.array(grid)))
+    return oracle.grid_moments(log_density, grid, areas)[1:]
+
+
 def numpy_field(x):
     return np.tanh(x @ FIRST + BIAS) @ SECOND - x
 

@@ -107,9 +107,7 @@ def chain_of(backend, kind):
 
 
 @pytest.mark.parametrize("kind", STEPS)
-@pytest.mark.parametrize(
-    "name", ["GaussianBernoulliRBM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gated RBM", "mcRBM"))]
-)
+@pytest.mark.parametrize("name", ["GaussianBernoulliRBM", pytest.param("mcRBM", marks=pytest.mark.slow)])
 def test_no_transition_drifts(backend, name, kind):
     """From exact draws no moment moves, at step sizes that refuse many proposals."""
     backend.check_kernel(chain_of(backend, kind), model(backend, name)[0])

@@ -123,11 +123,12 @@ class FilterEnergy(EnergyDistribution):
     def _score(self, value: jax.Array) -> jax.Array:
         pooled = self._pooled(value)
         slopes = self._covariance_units.slope(pooled)
-        score = self.filters @ (self._unpool(slopes) * (value @ self.filters))
+        # rows times W', not W times columns: of these XLA's fusions on CPUs (jaxlib 0.10.2) lose rows beyond 16,384
+        score = (self._unpool(slopes) * (value @ self.filters)) @ self.filters.T
         if self.normalize_visible:
             score = (score - (2 / value.size) * (slopes @ pooled) * value) / self._norm(value)
         if self.has_mean_units:
-            score = score + self.weights @ self._mean_units.slope(self._mean_inputs(value))
+            score = score + self._mean_units.slope(self._mean_inputs(value)) @ self.weights.T
         return score + self._linear() - self._diagonal() * value
 
     def _laplacian(self, value: jax.Array) -> jax.Array:
