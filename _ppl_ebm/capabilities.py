@@ -36,8 +36,8 @@ def check_sampler(energy: Capable, sampler: object, protocol: type, package: str
     """
     if isinstance(sampler, type) or not isinstance(sampler, protocol):
         raise TypeError(
-            f"sampler: {type(energy).__name__} expected None or one of Exact(), Gibbs(), Langevin(), "
-            f"Hamiltonian() from {package}.infer, got {sampler!r}"
+            f"sampler: {type(energy).__name__} expected None or one of Exact(), Ancestral(), Gibbs(), "
+            f"Langevin(), Hamiltonian() from {package}.infer, got {sampler!r}"
         )
 
 

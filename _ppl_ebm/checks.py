@@ -60,3 +60,38 @@ def check_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
     return value
+
+
+def check_same_density(expected: np.ndarray, found: np.ndarray) -> None:
+    """Refuse to go on with a chain whose log-densities are those of another model.
+
+    Rounding is let pass: half of the digits of the floating-point type must agree.
+
+    >>> check_same_density(np.zeros(2), np.ones(2))
+    Traceback (most recent call last):
+    ValueError: resume: expected the state of a run of this distribution, got log-densities that differ by up to 1.0
+    """
+    tolerance = math.sqrt(np.finfo(found.dtype).eps)
+    if not np.allclose(expected, found, rtol=tolerance, atol=tolerance, equal_nan=True):
+        difference = np.abs(expected - found).max()
+        raise ValueError(
+            "resume: expected the state of a run of this distribution, got log-densities that differ by up to "
+            f"{difference:.3}"
+        )
+
+
+def check_reached(energy: object, num_lost: int, num_chains: int) -> None:
+    """Refuse draws of which some come from chains that found no finite energy.
+
+    :param energy: the distribution.
+
+    >>> check_reached(object(), 3, 100)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: sampler: expected chains that reach a finite energy of object, got 3 of 100 that did not; ...
+    """
+    if num_lost:
+        raise ValueError(
+            f"sampler: expected chains that reach a finite energy of {type(energy).__name__}, got {num_lost} of "
+            f"{num_chains} that did not; its starting points are outside the support: give the family initial(), or "
+            "run_chain starts with initial="
+        )

@@ -2,3 +2,5 @@
 
 #: Largest number of terms that ``log_partition="auto"`` enumerates.
 MAX_ENUMERATED_TERMS = 2**16
+#: How often starting points of chains without a finite energy are drawn anew.
+NUM_REDRAWS = 50

@@ -60,6 +60,20 @@ def check_expandable(batch_shape: Sequence[int], shape: Sequence[int]) -> None:
         raise ValueError(f"batch_shape: expected a shape that {tuple(batch_shape)} expands to, got {tuple(shape)}")
 
 
+def check_observed(site: str, lead: Sequence[int], batch_shape: Sequence[int]) -> None:
+    """Refuse observed values that outnumber the elements of their distribution's batch.
+
+    Each of those draws one fictitious value and counts one normaliser, which many data would share.
+
+    :param lead: the leading dimensions of the values.
+    """
+    if broadcast(lead, batch_shape) != tuple(batch_shape):
+        raise ValueError(
+            f"model: Exchange expected a distribution for each datum at site {site!r}, got data of batch shape "
+            f"{tuple(lead)} and a distribution of batch shape {tuple(batch_shape)}; put a plate around that site"
+        )
+
+
 def check_units(name: str, indices: npt.ArrayLike, num_units: int) -> np.ndarray:
     """Some but not all of the units, as distinct whole numbers."""
     array = np.asarray(indices)

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 HOSTS = {"numpyro_ebm": "numpyro", "pyro_ebm": "pyro"}
 #: What JAX takes long to compile belongs to the slow suite.
 SLOW_MODULES = ("infer", "variational", "diagnostics", "testing")
-SLOW_PAGES = ("inference.md", "variational.md", "models.md")
+FAST_PAGES = ("README.md",)
 
 
 def doctest_modules():
@@ -44,7 +44,7 @@ def code_blocks():
             marks = [
                 getattr(pytest.mark, host) for package, host in HOSTS.items() if re.search(rf"\b{package}\b", block)
             ]
-            slow = [pytest.mark.slow] if path.name in SLOW_PAGES else []
+            slow = [] if path.name in FAST_PAGES else [pytest.mark.slow]
             yield pytest.param(block, id=f"{path.name}-{number}", marks=[*marks, *slow])
 
 

@@ -59,6 +59,7 @@ def test_works_without_the_other_backend(package, host, foreign, own):
     assert code == 0, output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("package", "host", "foreign", "own"), list(packages()))
 def test_every_module_can_be_imported_first(package, host, foreign, own):
     """With nothing of its package imported before it, not even the package's ``__init__``: no circle is hidden."""

@@ -13,11 +13,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from tqdm.auto import tqdm
 
-from _ppl_ebm.checks import check_count, check_positive_int
+from _ppl_ebm.checks import check_count, check_positive_int, check_reached, check_same_density
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.sampling.keys import require_key
 from numpyro_ebm.sampling.protocols import MarkovChain
-from numpyro_ebm.sampling.samplers import check_chain
+from numpyro_ebm.sampling.samplers import check_chain, starting_points
+from numpyro_ebm.sampling.steps import State
 from numpyro_ebm.sampling.types import Key, PyTree
 
 _NUM_CHUNKS = 50
@@ -108,7 +109,7 @@ def run_chain(
     :param progress: show a tqdm progress bar.
     :param devices: shard the chains over these devices, whose number divides theirs; default: JAX's default device.
     :param resume: continue from the state that an earlier run returned, exactly as if that had gone on, with the same
-        sampler.
+        sampler and distribution.
     :param return_state: also return the :class:`ChainState` at the end.
     :return: shape ``(num_chains, num_samples, *batch_shape, *event_shape)``, as ArviZ expects; with ``return_state`` a
         pair of these draws and the state.
@@ -166,10 +167,13 @@ def run_chain(
 def _start(rng_key: Key, distribution: EnergyDistribution, num_chains: int, initial: ArrayLike | None) -> jax.Array:
     shape = (num_chains, *distribution.batch_shape)
     if initial is None:
-        return distribution.initial(rng_key, shape)
-    position = distribution.check_value(initial, "initial")
-    if position.shape != shape + distribution.event_shape:
-        raise ValueError(f"initial: expected shape {shape + distribution.event_shape}, got {position.shape}")
+        position = starting_points(rng_key, distribution, shape)
+    else:
+        position = distribution.check_value(initial, "initial")
+        if position.shape != shape + distribution.event_shape:
+            raise ValueError(f"initial: expected shape {shape + distribution.event_shape}, got {position.shape}")
+    is_lost = ~jnp.isfinite(distribution.energy(position))
+    check_reached(distribution, int(is_lost.sum()), is_lost.size)
     return position
 
 
@@ -194,6 +198,9 @@ def _check_resume(
         raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {found}")
     if num_chains not in (1, found[0]):
         raise ValueError(f"num_chains: run_chain expected that of the state to resume, {found[0]}, got {num_chains}")
+    if isinstance(resume.carry, State):
+        expected = sampler.init(distribution, sampler.value(distribution, resume.carry)).log_density
+        check_same_density(np.asarray(expected), np.asarray(resume.carry.log_density))
 
 
 def _shard(position: jax.Array, devices: Sequence[jax.Device] | None) -> jax.Array:

@@ -8,6 +8,7 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import init_to_uniform
 from numpyro.util import is_prng_key
 
+from _ppl_ebm.shapes import check_observed
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.infer.kernel import GradientKernel
 from numpyro_ebm.infer.potential import Potential, PotentialFn
@@ -40,6 +41,7 @@ class Exchange(GradientKernel):
     :param target_accept_prob: 0.3, as for random walks in a few dimensions.
     :param init_strategy: of :mod:`numpyro.infer.initialization`.
     :raises TypeError: at the start of a run, if the model observes no energy distribution, or a masked or scaled one.
+    :raises ValueError: at the start of a run, if one distribution observes several data without a plate.
 
     >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
     >>> from numpyro.infer import MCMC
@@ -151,6 +153,8 @@ def _observed_energies(sites: dict[str, Site]) -> Energies:
                 f"model: Exchange expected sites without mask and scale, got scale={site['scale']} and the "
                 f"distribution {type(site['fn']).__name__} at site {name!r}"
             )
+        lead = jnp.shape(site["value"])[: jnp.ndim(site["value"]) - distribution.event_dim]
+        check_observed(name, lead, distribution.batch_shape)
         found[name] = distribution
     return found
 

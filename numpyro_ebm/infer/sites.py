@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution
 from numpyro.primitives import Messenger
@@ -42,7 +42,9 @@ def is_reweighted(site: Site) -> bool:
     :param site: of a trace.
     """
     scale = site["scale"]
-    return is_masked(site["fn"]) or not (scale is None or (not_jax_tracer(scale) and bool(jnp.all(scale == 1))))
+    return is_masked(site["fn"]) or not (
+        scale is None or (not_jax_tracer(scale) and bool(np.all(np.asarray(scale) == 1)))
+    )
 
 
 class Unnormalized(Messenger):

@@ -23,9 +23,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax import lax
+from numpyro.util import not_jax_tracer
 
 from _ppl_ebm import capabilities
-from _ppl_ebm.checks import check_positive, check_positive_int, check_probability
+from _ppl_ebm.checks import check_positive, check_positive_int, check_probability, check_reached
+from _ppl_ebm.limits import NUM_REDRAWS
 from numpyro_ebm.sampling import steps
 from numpyro_ebm.sampling.protocols import Coordinates, Energy, MarkovChain, Sampler
 from numpyro_ebm.sampling.types import Key, PyTree
@@ -100,8 +102,14 @@ class Chain:
         return run_from(rng_key, self, energy, value, num_steps), None
 
     def sample(self, rng_key: Key, energy: Energy, shape: tuple[int, ...]) -> jax.Array:
-        """Ends of separate chains, shape ``shape + event_shape``."""
-        return chain_ends(rng_key, self, energy, shape, self.num_steps)
+        """Ends of separate chains, shape ``shape + event_shape``; NaN, where traced, for those of infinite energy.
+
+        :raises ValueError: if a chain reached no finite energy.
+        """
+        draws, is_lost = chain_ends(rng_key, self, energy, shape, self.num_steps)
+        if not_jax_tracer(is_lost):
+            check_reached(energy, int(is_lost.sum()), is_lost.size)
+        return draws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,12 +243,48 @@ def run_from(
 
 
 @functools.partial(jax.jit, static_argnums=(1, 3, 4))
-def chain_ends(rng_key: Key, chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int) -> jax.Array:
-    """Ends of separate chains of ``num_steps`` transitions from the family's starting points; half of them warm up."""
+def chain_ends(
+    rng_key: Key, chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int
+) -> tuple[jax.Array, jax.Array]:
+    """Ends of separate chains of ``num_steps`` transitions from the family's starting points; half of them warm up.
+
+    :return: the ends, and which of them have no finite energy; these are NaN where their type has it.
+    """
     key_initial, key_tune, key_run = jax.random.split(rng_key, 3)
     num_tune = num_steps // 2
-    value, tuning = chain.tune(key_tune, energy, energy.initial(key_initial, shape), num_tune)
-    return lax.stop_gradient(run_from(key_run, chain, energy, value, num_steps - num_tune, tuning))
+    value, tuning = chain.tune(key_tune, energy, starting_points(key_initial, energy, shape), num_tune)
+    ends = lax.stop_gradient(run_from(key_run, chain, energy, value, num_steps - num_tune, tuning))
+    is_lost = _has_no_density(energy, ends)
+    if jnp.issubdtype(ends.dtype, jnp.floating):
+        ends = jnp.where(_over_event(is_lost, energy), jnp.nan, ends)
+    return ends, is_lost
+
+
+@functools.partial(jax.jit, static_argnums=(2,))
+def starting_points(rng_key: Key, energy: Energy, shape: tuple[int, ...]) -> jax.Array:
+    """The family's starting points; those without a finite energy are drawn anew, a number of times.
+
+    :param shape: as in ``energy.initial``.
+    """
+
+    def again(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        count, value = state
+        fresh = energy.initial(jax.random.fold_in(rng_key, count), shape)
+        return count + 1, jnp.where(_over_event(_has_no_density(energy, value), energy), fresh, value)
+
+    def is_needed(state: tuple[jax.Array, jax.Array]) -> jax.Array:
+        count, value = state
+        return (count < NUM_REDRAWS) & jnp.any(_has_no_density(energy, value))
+
+    return lax.while_loop(is_needed, again, (jnp.asarray(0), energy.initial(rng_key, shape)))[1]
+
+
+def _has_no_density(energy: Energy, value: jax.Array) -> jax.Array:
+    return ~jnp.isfinite(lax.stop_gradient(energy.energy(value)))
+
+
+def _over_event(array: jax.Array, energy: Energy) -> jax.Array:
+    return array.reshape(array.shape + (1,) * len(energy.event_shape))
 
 
 @functools.partial(jax.jit, static_argnums=(2,))

@@ -6,10 +6,11 @@ from typing import Literal, NamedTuple, overload
 import torch
 from tqdm.auto import tqdm
 
-from _ppl_ebm.checks import check_count, check_positive_int
+from _ppl_ebm.checks import check_count, check_positive_int, check_reached, check_same_density
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.sampling.protocols import MarkovChain
-from pyro_ebm.sampling.samplers import check_chain
+from pyro_ebm.sampling.samplers import check_chain, starting_points
+from pyro_ebm.sampling.steps import State
 from pyro_ebm.sampling.types import ArrayLike, PyTree
 
 
@@ -95,7 +96,7 @@ def run_chain(
         with the same arguments and runs its share of the chains, whose number the processes must divide; all get all
         draws. Processes must be seeded differently, for example ``pyro.set_rng_seed(seed + rank)``.
     :param resume: continue from the state that an earlier run returned, exactly as if that had gone on, with the same
-        sampler.
+        sampler and distribution.
     :param return_state: also return the :class:`ChainState` at the end (of this process's chains).
     :return: shape ``(num_chains, num_samples, *batch_shape, *event_shape)``, as ArviZ expects; with ``return_state`` a
         pair of these draws and the state.
@@ -150,11 +151,16 @@ def _start(
     own = _share(num_chains, group)
     shape = (num_chains, *distribution.batch_shape)
     if initial is None:
-        return distribution.initial((own.stop - own.start, *distribution.batch_shape))
-    position = distribution.check_value(initial, "initial").detach()
-    if position.shape != shape + distribution.event_shape:
-        raise ValueError(f"initial: expected shape {(*shape, *distribution.event_shape)}, got {tuple(position.shape)}")
-    return position[own]
+        position = starting_points(distribution, (own.stop - own.start, *distribution.batch_shape))
+    else:
+        position = distribution.check_value(initial, "initial").detach()
+        if position.shape != shape + distribution.event_shape:
+            expected = (*shape, *distribution.event_shape)
+            raise ValueError(f"initial: expected shape {expected}, got {tuple(position.shape)}")
+        position = position[own]
+    is_lost = ~torch.isfinite(distribution.energy(position))
+    check_reached(distribution, int(is_lost.sum()), is_lost.numel())
+    return position
 
 
 def _check_resume(
@@ -180,6 +186,9 @@ def _check_resume(
     own = found[0] if num_chains == 1 else len(range(num_chains)[_share(num_chains, group)])
     if own != found[0]:
         raise ValueError(f"num_chains: run_chain expected that of the state to resume, {found[0]}, got {own}")
+    if isinstance(resume.carry, State):
+        expected = sampler.init(distribution, sampler.value(distribution, resume.carry)).log_density
+        check_same_density(expected.cpu().numpy(), resume.carry.log_density.cpu().numpy())
 
 
 def _share(num_chains: int, group: torch.distributed.ProcessGroup | None) -> slice:

@@ -4,6 +4,7 @@ import pyro
 import torch
 from pyro import poutine
 
+from _ppl_ebm.shapes import check_observed
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.infer.gibbs import GradientFreePotential, differentiate, is_reweighted
 from pyro_ebm.infer.kernel import BatchedKernel
@@ -35,6 +36,7 @@ class Exchange(BatchedKernel):
     :param preconditioner: ``"variances"`` scales each coordinate by its standard deviation during warm-up; or ``None``.
     :param target_accept_prob: 0.3, as for random walks in a few dimensions.
     :raises TypeError: at the start of a run, if the model observes no energy distribution, or a masked or scaled one.
+    :raises ValueError: at the start of a run, if one distribution observes several data without a plate.
     :raises IntractablePartitionError: at the start of a run, if the unknown normaliser of a latent energy distribution
         depends on another latent site.
     :raises ValueError: for other arguments; at the start of a run, for a model that does not vectorise.
@@ -109,6 +111,7 @@ class Likelihood(GradientFreePotential):
     :param args: its arguments.
     :param kwargs: its keyword arguments.
     :raises TypeError: for a model that observes no energy distribution, or a masked or scaled one.
+    :raises ValueError: for a distribution that observes several data without a plate.
     :raises IntractablePartitionError: if another unknown normaliser depends on a latent site.
     """
 
@@ -126,6 +129,9 @@ class Likelihood(GradientFreePotential):
                     f"{type(nodes[name]['fn']).__name__}, mask={nodes[name]['mask']} and scale={nodes[name]['scale']} "
                     f"at site {name!r}"
                 )
+            machine, value = energy_distribution(nodes[name]["fn"]), nodes[name]["value"]
+            assert machine is not None
+            check_observed(name, value.shape[: value.dim() - machine.event_dim], machine.batch_shape)
 
     def observed(self, position: torch.Tensor) -> tuple[torch.Tensor, Energies]:
         """Log-densities ``(chains,)``, and the observed energy distributions, with the chains in front."""

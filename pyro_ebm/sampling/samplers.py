@@ -22,7 +22,8 @@ from typing import Any, ClassVar
 import torch
 
 from _ppl_ebm import capabilities
-from _ppl_ebm.checks import check_positive, check_positive_int, check_probability
+from _ppl_ebm.checks import check_positive, check_positive_int, check_probability, check_reached
+from _ppl_ebm.limits import NUM_REDRAWS
 from pyro_ebm.sampling import steps
 from pyro_ebm.sampling.protocols import Coordinates, Energy, MarkovChain, Sampler
 from pyro_ebm.sampling.types import PyTree
@@ -99,8 +100,13 @@ class Chain:
         return run_from(self, energy, value, num_steps), None
 
     def sample(self, energy: Energy, shape: tuple[int, ...]) -> torch.Tensor:
-        """Ends of separate chains, shape ``shape + event_shape``."""
-        return chain_ends(self, energy, shape, self.num_steps)
+        """Ends of separate chains, shape ``shape + event_shape``.
+
+        :raises ValueError: if a chain reached no finite energy.
+        """
+        draws, is_lost = chain_ends(self, energy, shape, self.num_steps)
+        check_reached(energy, int(is_lost.sum()), is_lost.numel())
+        return draws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,8 +240,33 @@ def run_from(
 
 
 @torch.no_grad()
-def chain_ends(chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int) -> torch.Tensor:
-    """Ends of separate chains of ``num_steps`` transitions from the family's starting points; half of them warm up."""
+def chain_ends(
+    chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ends of separate chains of ``num_steps`` transitions from the family's starting points; half of them warm up.
+
+    :return: the ends, and which of them have no finite energy.
+    """
     num_tune = num_steps // 2
-    value, tuning = chain.tune(energy, energy.initial(shape), num_tune)
-    return run_from(chain, energy, value, num_steps - num_tune, tuning)
+    value, tuning = chain.tune(energy, starting_points(energy, shape), num_tune)
+    ends = run_from(chain, energy, value, num_steps - num_tune, tuning)
+    return ends, _has_no_density(energy, ends)
+
+
+@torch.no_grad()
+def starting_points(energy: Energy, shape: tuple[int, ...]) -> torch.Tensor:
+    """The family's starting points; those without a finite energy are drawn anew, a number of times.
+
+    :param shape: as in ``energy.initial``.
+    """
+    value = energy.initial(shape)
+    for _ in range(NUM_REDRAWS):
+        is_lost = _has_no_density(energy, value)
+        if not is_lost.any():
+            break
+        value[is_lost] = energy.initial(shape)[is_lost]
+    return value
+
+
+def _has_no_density(energy: Energy, value: torch.Tensor) -> torch.Tensor:
+    return ~torch.isfinite(energy.energy(value))

@@ -46,6 +46,7 @@ def assert_bracketed(found, truth, count=NUM_SEEDS):
     assert truth < found.upper.mean() + MAX_Z * found.upper_standard_error.mean() / root
 
 
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 @pytest.mark.parametrize(
     ("family", "visible", "hidden"),
     [("BernoulliRBM", 12, 8), pytest.param("GaussianBernoulliRBM", 64, 10, marks=pytest.mark.slow)],

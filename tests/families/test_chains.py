@@ -108,6 +108,17 @@ def test_what_cannot_be_resumed(backend):
         run(backend, other, 2, resume=state)
 
 
+def test_a_chain_does_not_go_on_in_another_model(backend):
+    """Of the same shapes; a chain that carries nothing but its value may."""
+    other = make(backend, "GaussianBernoulliRBM", parameters("GaussianBernoulliRBM", seed=9))
+    options = {"sampler": backend.infer.Hamiltonian(num_leapfrog=2, step_size=0.3)}
+    _, state = run(backend, machine(backend), 2, return_state=True, **options)
+    with pytest.raises(ValueError, match="resume: expected the state of a run of this distribution, got log-densities"):
+        run(backend, other, 2, resume=state, **options)
+    _, state = run(backend, machine(backend), 2, return_state=True)
+    run(backend, other, 2, resume=state)
+
+
 @pytest.mark.parametrize(*pairs(SAMPLERS, slow=except_numpyro(SAMPLERS, ["Gibbs"])), indirect=["backend"])
 def test_draws_do_not_share_their_random_numbers(backend, name):
     """Without couplings a sweep forgets everything, and a long trajectory nearly so; the same noise twice would not."""

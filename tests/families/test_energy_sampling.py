@@ -7,7 +7,7 @@ are in ``test_testing.py``.
 import numpy as np
 import pytest
 
-from backends import except_numpyro, pairs
+from backends import except_numpyro, pairs, siblings, slow_in
 from families.test_energies import AREAS, EXACT, GRID, plane_moments
 from families.zoo import ALL, MACHINES, binary_autoencoder, points
 from oracles import energies as oracle
@@ -102,7 +102,8 @@ def assert_host_moments(draws, mean, covariance):
     assert np.all(4.5 * np.diagonal(error) < 0.25 * np.diagonal(covariance)), "too few draws to see an error"
 
 
-@pytest.mark.parametrize(*pairs(["mPoT", "tied tanh"], slow=[("numpyro", "mPoT")]), indirect=["backend"])
+@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
+@pytest.mark.parametrize("name", siblings(["mPoT", "tied tanh"], ["mPoT"]))
 def test_host_nuts_over_a_latent_value(backend, name):
     assert_host_moments(
         host_draws(backend, ALL[name].make(backend, log_partition=None)), *plane_moments(backend.name, name)[1:]
@@ -179,3 +180,33 @@ def test_no_draws(backend):
         weights = backend.array(np.ones((2, 1)))
         rbm = backend.distributions.GaussianBernoulliRBM(weights, sampler=sampler)
         assert backend.sample(rbm, 0, (0,)).shape == (0, 2)
+
+
+def gamma_energy(backend, shift=0.0):
+    """Two independent Gamma(3, 1) variables, of which a quarter of all standard normal starts know nothing."""
+    if backend.name == "numpyro":
+        import jax.numpy as module
+    else:
+        import torch as module
+    return backend.distributions.NeuralEnergy(lambda v: -(2 * module.log(v - shift) - v).sum(-1), (2,))
+
+
+def test_chains_start_inside_the_support(backend):
+    for draws in (
+        backend.sample(gamma_energy(backend), 0, (4000,)),
+        backend.run_chain(gamma_energy(backend), 0, 1, num_warmup=60, num_chains=4000)[:, 0],
+    ):
+        assert_mean(draws.astype(float), 3.0)
+        assert_mean((draws.astype(float) - 3) ** 2, 3.0)
+
+
+def test_chains_that_find_no_finite_energy_give_no_draws(backend):
+    distribution = gamma_energy(backend, shift=1e3)
+    with pytest.raises(ValueError, match=r"sampler: expected chains that .* of NeuralEnergy, got 10 of 10"):
+        backend.sample(distribution, 0, (10,))
+    with pytest.raises(ValueError, match="sampler: expected chains that reach a finite energy"):
+        backend.run_chain(distribution, 0, 1)
+    if backend.name == "numpyro":
+        import jax
+
+        assert np.isnan(jax.jit(lambda key: distribution.sample(key, (3,)))(jax.random.key(0))).all()

@@ -7,7 +7,7 @@ CD that restarts from noise instead of the data; PCD that forgets to store its c
 import numpy as np
 import pytest
 
-from backends import slow_in
+from backends import pairs, siblings, slow_in
 from families.cases import CONTINUOUS, FAMILIES, make, parameters, values
 from oracles import rbm as oracle
 from oracles.rbm import Parameters
@@ -25,7 +25,10 @@ def _gradient(backend, family, p, log_prob_of):
     return np.concatenate([gradient.ravel() for gradient in gradients])
 
 
-@pytest.mark.parametrize("family", ["BernoulliRBM", "GaussianBernoulliRBM"])
+@pytest.mark.parametrize(
+    *pairs(["BernoulliRBM", "GaussianBernoulliRBM"], slow=[("numpyro", "BernoulliRBM")], name="family"),
+    indirect=["backend"],
+)
 def test_contrastive_gradients_approach_the_exact_one(backend, family):
     """CD-k is biased at k = 1, less so at 5, and exact within |z| < 4.5 at 200; so is PCD with chains as old."""
     p = Parameters.random(3, 2, seed=2, strength=2.0 if family == "BernoulliRBM" else 1.0)
@@ -95,7 +98,7 @@ def test_contrastive_gradient_does_not_flow_through_negative_samples(backend):
     np.testing.assert_allclose(got, fixed, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("family", CONTINUOUS)
+@pytest.mark.parametrize("family", siblings(CONTINUOUS, ["GaussianBernoulliRBM"]))
 def test_score_matching_is_hyvarinens_objective(backend, family):
     p = parameters(family)
     points = values(family, p)

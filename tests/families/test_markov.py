@@ -77,6 +77,22 @@ def test_energies_and_probabilities(backend, structure):
     assert list(network.factors) == list(factors)
 
 
+@pytest.mark.parametrize("structure", ["loop", "isolated"])
+def test_states_out_of_range_are_impossible(backend, structure):
+    """Not other states, where nothing checks them: without validation, and in NumPyro traced."""
+    network = make(backend, structure, validate_args=False)
+    largest = np.array(network.cardinalities) - 1
+    outside = np.stack(
+        [0 * largest - np.eye(len(largest), dtype=int)[0], largest + np.eye(len(largest), dtype=int)[-1]]
+    )
+    assert np.all(np.isneginf(backend.numpy(network.log_prob(integers(backend, outside)))))
+    assert np.all(np.isfinite(backend.numpy(network.log_prob(integers(backend, np.stack([0 * largest, largest]))))))
+    if backend.name == "numpyro":
+        import jax
+
+        assert np.all(np.isneginf(jax.jit(make(backend, structure).log_prob)(integers(backend, outside))))
+
+
 @pytest.mark.parametrize(
     ("structure", "variables"),
     [("chain", (3, 0)), ("loop", (2,)), ("tree", (4, 0)), ("clique", (2, 1, 0, 3)), ("isolated", (1, 3, 2))],

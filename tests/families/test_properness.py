@@ -179,6 +179,20 @@ def test_each_side_of_every_boundary(backend, name):
         unchecked.check_proper()
 
 
+@pytest.mark.parametrize("name", BOUNDARIES)
+def test_no_improper_density_has_a_finite_normaliser(backend, name):
+    """Where nothing checks its parameters: without validation, and in NumPyro traced as well."""
+    family, _, arguments, _, improper, activation = BOUNDARIES[name]
+    distribution = build(backend, family, arguments(improper), activation, validate_args=False)
+    if not distribution.has_exact_partition:
+        pytest.skip("its normaliser is not known")
+    assert not np.isfinite(backend.numpy(distribution.log_partition))
+    if backend.name == "numpyro":
+        import jax
+
+        assert not np.isfinite(jax.jit(lambda traced: traced.log_partition)(distribution))
+
+
 @pytest.mark.parametrize(
     "name", ["covariance machine", "covariance units of mixed signs", "tanh covariance autoencoder"]
 )

@@ -14,7 +14,7 @@ from oracles.statistics import assert_mean, assert_moments
 NUM_DRAWS = 60_000
 
 
-@pytest.mark.parametrize("sampler", ["Exact", "Gibbs", "Hamiltonian"])
+@pytest.mark.parametrize("sampler", ["Exact", "Gibbs", pytest.param("Hamiltonian", marks=pytest.mark.slow)])
 def test_without_weights_the_variance_is_the_squared_scale(backend, sampler):
     """The classic bug: noise and step decoupled, or a variance taken for a deviation."""
     scale = np.array([0.3, 1.0, 2.5])

@@ -481,7 +481,7 @@ def _flax_network():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     "make",
-    [pytest.param(_equinox_network, id="equinox", marks=pytest.mark.slow), pytest.param(_flax_network, id="flax")],
+    [pytest.param(_equinox_network, id="equinox"), pytest.param(_flax_network, id="flax", marks=pytest.mark.slow)],
 )
 def test_networks_as_energies(make):
     """Their arrays are data leaves: they cross jit, vmap, scan and pickle, and the guard sees them."""

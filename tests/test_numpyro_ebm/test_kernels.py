@@ -524,6 +524,8 @@ BAD = [
     (lambda: run(BlockGibbs(nested), 1, 1), IntractablePartitionError, "partition"),
     (lambda: run(BlockGibbs(indexed), 1, 1), IntractablePartitionError, "depends on site 'v'"),
     (lambda: run(Exchange(lambda: numpyro.sample("x", dist.Normal(0, 1))), 1, 1), TypeError, "observed energy"),
+    (lambda: run(Exchange(without_a_plate), 1, 1), ValueError, "put a plate around that site"),
+    (lambda: run(Exchange(without_a_plate), 1, 1, True), ValueError, "put a plate around that site"),
 ]
 
 
@@ -534,6 +536,12 @@ def neural():
 def scaled(scale=0.5):
     with numpyro.handlers.scale(scale=scale):
         numpyro.sample("v", rbm())
+
+
+def without_a_plate(in_event=False):
+    """One machine and one log Z for five data."""
+    machine = GaussianBernoulliRBM(numpyro.sample("weight", dist.Normal(0.0, 2.0))[None, None])
+    numpyro.sample("v", machine.expand([1]).to_event(1) if in_event else machine, obs=jnp.ones((5, 1)))
 
 
 def nested():

@@ -189,6 +189,7 @@ def test_the_kl_penalty_scales_with_minibatches():
     np.testing.assert_allclose(high - low, 10 * 0.4 * KL.sum(), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_subsampling_trains_and_predictive_draws():
     vae = VAE(linear(4, 4), linear(2, 4), 2)
     binary = jnp.asarray((X > MEAN).astype(float))

@@ -623,6 +623,13 @@ def left_indexed(data):
     pyro.sample("v", GaussianBernoulliRBM(weight[0] * torch.ones(1, 1, dtype=DOUBLE)), obs=data[0])
 
 
+def without_a_plate(data, in_event=False):
+    """One machine and one log Z for five data."""
+    weight = pyro.sample("weight", dist.Normal(scalar(0.0), 2.0))
+    machine = GaussianBernoulliRBM(weight[..., None, None])
+    pyro.sample("v", machine.expand((*machine.batch_shape, 1)).to_event(1) if in_event else machine, obs=data)
+
+
 DATA = torch.ones(5, 1, dtype=DOUBLE)
 BAD = [
     (lambda: ParallelTempering(empty, inverse_temperatures=[1.0]), ValueError, "inverse_temperatures"),
@@ -659,6 +666,9 @@ BAD = [
     (lambda: Exchange(empty, step_size=-1.0), ValueError, "step_size: expected a positive number"),
     (lambda: run(Exchange(constrained_model), 1, 1, DATA[:, 0]), TypeError, "observed energy distribution, got none"),
     (lambda: run(Exchange(scaled_data), 1, 1, DATA), TypeError, "scale=0.5 at site 'v'"),
+    (lambda: run(Exchange(without_a_plate), 1, 1, DATA), ValueError, "put a plate around that site"),
+    (lambda: run(Exchange(without_a_plate), 1, 1, DATA, num_chains=1), ValueError, "put a plate around that site"),
+    (lambda: run(Exchange(without_a_plate), 1, 1, DATA, True), ValueError, "put a plate around that site"),
     (lambda: run(Exchange(latent_machine), 1, 1, DATA), IntractablePartitionError, "partition"),
     (lambda: run(Exchange(left_indexed), 1, 1, DATA), ValueError, "num_chains=1 any model runs"),
 ]

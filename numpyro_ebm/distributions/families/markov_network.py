@@ -343,11 +343,12 @@ class MarkovNetwork(EnergyDistribution):
 @jax.jit
 def _sum_of_tables(network: MarkovNetwork, value: jax.Array) -> jax.Array:
     """Energy of one value; compiled, because outside ``jit`` many small tables would cost mostly dispatch."""
-    states = value.astype(int)
+    largest = jnp.array(network.cardinalities) - 1
+    states = jnp.clip(value.astype(int), 0, largest)
     total = jnp.zeros((), network.dtype)
     for group, flat in zip(network._graph.groups, network._flat_tables(), strict=True):
         total = total + flat[_flat_index(group, states)].sum()
-    return total
+    return jnp.where(jnp.all(value == states), total, jnp.inf)  # traced values are not checked before
 
 
 @functools.partial(jax.jit, static_argnums=1)

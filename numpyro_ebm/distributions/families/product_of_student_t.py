@@ -98,7 +98,10 @@ class ProductOfStudentT(StudentMachine):
 
     def _exact_log_partition(self) -> jax.Array:
         log_det = jnp.linalg.slogdet(self.filters)[1]
-        return 0.5 * self.event_shape[0] * LOG_2PI + gammaln(self.concentration - 0.5).sum() - log_det
+        has_integral = self.concentration > 0.5  # only traced parameters are not checked before
+        excess = jnp.where(has_integral, self.concentration - 0.5, 1.0)
+        log_gamma = jnp.where(has_integral, gammaln(excess), jnp.inf).sum()
+        return 0.5 * self.event_shape[0] * LOG_2PI + log_gamma - log_det
 
     def _exact_mean(self) -> jax.Array:
         return jnp.where(self.concentration.min() > 1, jnp.zeros(self.event_shape, self.dtype), jnp.nan)

@@ -206,12 +206,13 @@ class MarkovNetwork(EnergyDistribution):
     # ------------------------------------------------------------------ formulas, for batches
 
     def _energy(self, value: torch.Tensor) -> torch.Tensor:
-        states = value.long()
+        states = value.long().clamp(min=0).minimum(self._index(self.cardinalities) - 1)
         total = torch.zeros((), dtype=self.dtype, device=self.device)
         for group, flat in zip(self._graph.groups, self._flat_tables(), strict=True):
             chosen = (states[..., self._index(group.scopes)] * self._index(group.strides)).sum(-1)
             total = total + _take(flat, self._index(group.offsets) + chosen, 1).sum(-1)
-        return total
+        # without validation, values are not checked before
+        return torch.where((value == states).all(-1), total, math.inf)
 
     def _exact_log_partition(self) -> torch.Tensor:
         return self._eliminate(self._graph.elimination())[1]

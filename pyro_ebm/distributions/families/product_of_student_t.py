@@ -100,7 +100,10 @@ class ProductOfStudentT(StudentMachine):
 
     def _exact_log_partition(self) -> torch.Tensor:
         log_det = torch.linalg.slogdet(self.filters)[1]
-        return 0.5 * self.event_shape[0] * LOG_2PI + torch.lgamma(self.concentration - 0.5).sum(-1) - log_det
+        has_integral = self.concentration > 0.5  # without validation, parameters are not checked before
+        excess = self.concentration.masked_fill(~has_integral, 1.5) - 0.5
+        log_gamma = torch.lgamma(excess).masked_fill(~has_integral, math.inf).sum(-1)
+        return 0.5 * self.event_shape[0] * LOG_2PI + log_gamma - log_det
 
     def _exact_mean(self) -> torch.Tensor:
         exists = self.concentration.amin(-1, keepdim=True) > 1
