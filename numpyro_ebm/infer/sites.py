@@ -42,9 +42,8 @@ def is_reweighted(site: Site) -> bool:
     :param site: of a trace.
     """
     scale = site["scale"]
-    return is_masked(site["fn"]) or not (
-        scale is None or (not_jax_tracer(scale) and bool(np.all(np.asarray(scale) == 1)))
-    )
+    is_plain = scale is None or (not_jax_tracer(scale) and bool(np.all(np.asarray(scale) == 1)))
+    return is_masked(site["fn"]) or not is_plain
 
 
 class Unnormalized(Messenger):
