@@ -22,5 +22,22 @@ def intractable_message(name: str, package: str, detach: str) -> str:
     )
 
 
+def incomparable_message(name: str, package: str, axis: int, size: int) -> str:
+    """The text of the error of a guarded density that would compare different models at one value.
+
+    :param name: the density.
+    :param package: where the remedies are.
+    :param axis: the batch dimension along which there are models, counted from the end.
+    :param size: how many.
+    """
+    return (
+        f"{name}: one value meets {size} different models along batch dimension {axis}, whose partition functions are "
+        "not known, so that their values of log_prob miss different constants and cannot be compared: a mixture's "
+        "weights, a class posterior or an enumerated index would be silently wrong. Remedies: (1) an estimator, "
+        f"log_partition={package}.infer.AnnealedImportanceSampling(...), or one constant for each model; (2) a value "
+        "for each model; (3) independent=True, where nothing but sums over the models is meant"
+    )
+
+
 class ImproperDensityError(ValueError):
     """The parameters give an energy whose ``exp(-energy)`` cannot be normalised."""

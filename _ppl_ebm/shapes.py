@@ -60,6 +60,21 @@ def check_expandable(batch_shape: Sequence[int], shape: Sequence[int]) -> None:
         raise ValueError(f"batch_shape: expected a shape that {tuple(batch_shape)} expands to, got {tuple(shape)}")
 
 
+def shared_axis(lead: Sequence[int], models: Sequence[int]) -> int | None:
+    """The last batch dimension, from the end, along which one value meets several models; ``None`` if there is none.
+
+    :param lead: the leading dimensions of the values, before they are broadcast.
+    :param models: the batch dimensions of the parameters.
+
+    >>> shared_axis((5,), (2, 1)), shared_axis((5,), (5,)), shared_axis((2, 1), (2, 3))
+    (-2, None, -1)
+    """
+    for axis in range(-1, -len(models) - 1, -1):
+        if models[axis] > 1 and (-axis > len(lead) or lead[axis] == 1):
+            return axis
+    return None
+
+
 def check_observed(site: str, lead: Sequence[int], batch_shape: Sequence[int]) -> None:
     """Refuse observed values that outnumber the elements of their distribution's batch.
 

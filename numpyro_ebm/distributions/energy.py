@@ -7,10 +7,8 @@ A family is a subclass that names its parameters and writes its formulas for **o
         arg_constraints = {"strength": constraints.independent(constraints.positive, 1)}
         support = constraints.real_vector
 
-        def __init__(self, strength, *, log_partition="auto", sampler=None, validate_args=None):
-            super().__init__(
-                {"strength": strength}, log_partition=log_partition, sampler=sampler, validate_args=validate_args
-            )
+        def __init__(self, strength, **options):  # log_partition, independent, sampler and validate_args
+            super().__init__({"strength": strength}, **options)
 
         def _energy(self, value):
             return jnp.sum(self.strength * value**4)
@@ -35,6 +33,7 @@ from numpyro.distributions import Distribution
 from numpyro.util import not_jax_tracer
 
 from _ppl_ebm.calls import show_constructor
+from _ppl_ebm.checks import check_flag
 from _ppl_ebm.properness import single_models
 from _ppl_ebm.shapes import check_broadcast, check_expandable, check_shape, commas
 from numpyro_ebm.distributions.batching import broadcasting_vmap
@@ -56,6 +55,8 @@ class EnergyDistribution(Capabilities, Distribution):
     :param sizes: sizes of dimensions that are known before the parameters are looked at.
     :param dtype: floating-point type of the parameters; default: what they promote to.
     :param log_partition: what is known of the partition function (see :mod:`numpyro_ebm.distributions.normaliser`).
+    :param independent: that the models of a batch are never compared, so that one value may meet several of unknown
+        partition function; their sum is what is meant.
     :param sampler: configuration of :meth:`sample` (see :mod:`numpyro_ebm.sampling.samplers`); ``None`` takes
         ``default_sampler``.
     :param validate_args: check parameters and values that are not traced; ``None`` follows
@@ -72,9 +73,11 @@ class EnergyDistribution(Capabilities, Distribution):
     #: Arguments of the constructor beside the parameters, which are not arrays and are kept under their names.
     option_names: ClassVar[tuple[str, ...]] = ()
     pytree_data_fields: tuple[str, ...] = ("normaliser",)
-    pytree_aux_fields: tuple[str, ...] = ("sampler", "absent")
+    pytree_aux_fields: tuple[str, ...] = ("sampler", "absent", "independent")
     #: What is known of the partition function.
     normaliser: Normaliser
+    #: Whether the models of a batch are never compared.
+    independent: bool
     #: The configuration of :meth:`sample` that was given.
     sampler: Sampler | None
     #: The optional parameters that were not given.
@@ -92,6 +95,7 @@ class EnergyDistribution(Capabilities, Distribution):
         sizes: Mapping[str, int] | None = None,
         dtype: Any = None,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -101,6 +105,7 @@ class EnergyDistribution(Capabilities, Distribution):
         batch_shape = self._store_parameters(parameters, known, dtype)
         shape = (known["visible"],) if event_shape is None else tuple(event_shape)
         self._batch_shape, self._event_shape = batch_shape, shape  # which estimators look at
+        self.independent = check_flag("independent", independent)
         self.normaliser = as_normaliser(self, log_partition)
         self.sampler = sampler
         super().__init__(batch_shape, shape, validate_args=validate_args)
@@ -207,10 +212,13 @@ class EnergyDistribution(Capabilities, Distribution):
         """Log-density; without its normaliser, and guarded, where the partition function is unknown.
 
         :param value: shape ``(..., *event_shape)``.
-        :raises IntractablePartitionError: when a guarded density is differentiated in a parameter.
+        :raises IntractablePartitionError: when a guarded density is differentiated in a parameter, or where one value
+            meets several models of unknown partition functions.
         """
         del intermediates
+        lead = jnp.shape(value)[: max(0, jnp.ndim(value) - self.event_dim)]
         value = self.check_value(value)
+        self.normaliser.check_comparable(self, lead)
         return self.normaliser.log_prob(self, value, self._map(type(self)._energy, value))
 
     def sample(self, key: Key | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
@@ -280,15 +288,18 @@ class EnergyDistribution(Capabilities, Distribution):
             "validate_args": self._validate_args,
             "sampler": self.sampler,
         }
+        rest |= {"independent": True} if self.independent else {}
         changed = type(self)(**{**self.arguments(), **rest, **changes})
         return changed.expand(jnp.broadcast_shapes(changed.batch_shape, self.batch_shape))
 
-    def with_log_partition(self, log_partition: LogPartition) -> Self:
+    def with_log_partition(self, log_partition: LogPartition, *, independent: bool | None = None) -> Self:
         """The same density with something else known of its partition function, without checking the parameters again.
 
         :param log_partition: as the constructor takes it.
+        :param independent: as the constructor takes it; ``None`` keeps what it was.
         """
         other = copy.copy(self)
+        other.independent = self.independent if independent is None else check_flag("independent", independent)
         other.normaliser = as_normaliser(other, log_partition)
         return other
 

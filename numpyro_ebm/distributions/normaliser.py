@@ -14,10 +14,11 @@ a partition          :class:`Estimated` with the gradient ``-E_model[grad F]``  
 estimator
 ===================  =================  =========================================  =====================
 
-A *guarded* ``log_prob`` may be differentiated in its value; differentiating it in any parameter raises
-:class:`IntractablePartitionError` while JAX traces the derivative, because the missing term would make the result
-silently wrong. Inference over parameters that takes no gradients (importance sampling, random-walk Metropolis) cannot
-be caught this way: give it a normalised density.
+A *guarded* ``log_prob`` raises :class:`IntractablePartitionError` where one value meets several models, for their
+constants differ; ``independent=True`` says that nothing but sums over them is meant. It may be differentiated in its
+value; differentiating it in any parameter raises :class:`IntractablePartitionError` while JAX traces the derivative,
+because the missing term would make the result silently wrong. Inference over parameters that takes no gradients
+(importance sampling, random-walk Metropolis) cannot be caught this way: give it a normalised density.
 """
 
 import functools
@@ -33,8 +34,8 @@ from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 from numpyro.util import not_jax_tracer
 
-from _ppl_ebm.errors import IntractablePartitionError, intractable_message
-from _ppl_ebm.shapes import check_broadcast
+from _ppl_ebm.errors import IntractablePartitionError, incomparable_message, intractable_message
+from _ppl_ebm.shapes import check_broadcast, shared_axis
 from numpyro_ebm.distributions.validation import check_constraint
 from numpyro_ebm.sampling.protocols import Energy, PartitionEstimator
 from numpyro_ebm.sampling.types import PyTree
@@ -52,6 +53,10 @@ class Density(Energy, Protocol):
 
     @property
     def has_exact_partition(self) -> bool: ...
+
+    @property
+    def independent(self) -> bool:
+        """Whether nothing but sums over the models of its batch are meant."""
 
     def exact_log_partition(self) -> jax.Array:
         """log Z as a function of the parameters, shape ``batch_shape``."""
@@ -98,6 +103,13 @@ class Normaliser:
         :raises IntractablePartitionError: where it is not known.
         """
         raise NotImplementedError
+
+    def check_comparable(self, density: Density, lead: Sequence[int]) -> None:
+        """Refuse to compare models whose constants are unknown.
+
+        :param lead: the leading dimensions of the values, before they are broadcast over the batch.
+        :raises IntractablePartitionError: where one value meets several of them.
+        """
 
     def log_prob(self, density: Density, value: jax.Array, energy: jax.Array) -> jax.Array:
         """``-energy - log Z``, with the guard or without the constant as the case may be.
@@ -165,6 +177,9 @@ class Unknown(Normaliser):
     def policy(self) -> LogPartition:
         return None if self.declared else "auto"
 
+    def check_comparable(self, density: Density, lead: Sequence[int]) -> None:
+        _check_comparable(density, lead, ())
+
     def log_partition(self, density: Density) -> jax.Array:
         raise IntractablePartitionError(_message(density.description))
 
@@ -183,6 +198,9 @@ class Constant(Normaliser):
 
     def log_partition(self, density: Density) -> jax.Array:
         return jnp.broadcast_to(self.value, density.batch_shape).astype(density.dtype)
+
+    def check_comparable(self, density: Density, lead: Sequence[int]) -> None:
+        _check_comparable(density, lead, self.value.shape)
 
     def check(self, owner: str) -> None:
         if not_jax_tracer(self.value):
@@ -208,6 +226,17 @@ class Estimated(Normaliser):
         model = density.unexpanded()
         estimate, samples, weights = self.estimator.weighted_samples(lax.stop_gradient(model))
         return jnp.broadcast_to(with_model_gradient(estimate, model.energy, samples, weights), density.batch_shape)
+
+
+def _check_comparable(density: Density, lead: Sequence[int], known: Sequence[int]) -> None:
+    """Refuse one value under several models, except along dimensions in which their constants are ``known``."""
+    models = [*density.unexpanded().batch_shape]
+    for place in range(1, min(len(models), len(known)) + 1):
+        if known[-place] > 1:
+            models[-place] = 1
+    axis = shared_axis(lead, models)
+    if axis is not None and not density.independent:
+        raise IntractablePartitionError(incomparable_message(density.description, "numpyro_ebm", axis, models[axis]))
 
 
 def as_normaliser(density: Density, log_partition: LogPartition) -> Normaliser:

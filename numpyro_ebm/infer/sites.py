@@ -61,6 +61,6 @@ class Unnormalized(Messenger):
         distribution = None if msg["type"] != "sample" or is_masked(msg["fn"]) else energy_distribution(msg["fn"])
         if distribution is None or not self._chosen(msg):
             return
-        bare = lax.stop_gradient(distribution).with_log_partition(None)
+        bare = lax.stop_gradient(distribution).with_log_partition(None, independent=True)
         depth = msg["fn"].event_dim - distribution.event_dim
         msg["fn"] = bare.to_event(depth) if depth else bare

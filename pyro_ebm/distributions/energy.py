@@ -8,10 +8,8 @@ A family is a subclass that names its parameters and writes its formulas for **b
         arg_constraints = {"strength": constraints.independent(constraints.positive, 1)}
         support = constraints.real_vector
 
-        def __init__(self, strength, *, log_partition="auto", sampler=None, validate_args=None):
-            super().__init__(
-                {"strength": strength}, log_partition=log_partition, sampler=sampler, validate_args=validate_args
-            )
+        def __init__(self, strength, **options):  # log_partition, independent, sampler and validate_args
+            super().__init__({"strength": strength}, **options)
 
         def _energy(self, value):
             return (self.strength * value**4).sum(-1)
@@ -31,6 +29,7 @@ from pyro.distributions import TorchDistribution
 from pyro.util import ignore_jit_warnings
 
 from _ppl_ebm.calls import show_constructor
+from _ppl_ebm.checks import check_flag
 from _ppl_ebm.properness import single_models
 from _ppl_ebm.shapes import check_broadcast, check_expandable, check_shape, commas
 from pyro_ebm.distributions.batching import (
@@ -59,6 +58,8 @@ class EnergyDistribution(Capabilities, TorchDistribution):
     :param sizes: sizes of dimensions that are known before the parameters are looked at.
     :param dtype: floating-point type of the parameters; default: what they promote to.
     :param log_partition: what is known of the partition function (see :mod:`pyro_ebm.distributions.normaliser`).
+    :param independent: that the models of a batch are never compared, so that one value may meet several of unknown
+        partition function; their sum is what is meant.
     :param sampler: configuration of :meth:`sample` (see :mod:`pyro_ebm.sampling.samplers`); ``None`` takes
         ``default_sampler``.
     :param validate_args: check parameters and values, except while ``torch.jit`` or ``torch.func`` traces them;
@@ -80,6 +81,8 @@ class EnergyDistribution(Capabilities, TorchDistribution):
     has_enumerate_support = False
     #: What is known of the partition function.
     normaliser: Normaliser
+    #: Whether the models of a batch are never compared.
+    independent: bool
     #: The configuration of :meth:`sample` that was given.
     sampler: Sampler | None
     #: The optional parameters that were not given.
@@ -98,6 +101,7 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         sizes: Mapping[str, int] | None = None,
         dtype: torch.dtype | None = None,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -107,6 +111,7 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         batch_shape = self._store_parameters(parameters, known, dtype)
         shape = torch.Size((known["visible"],) if event_shape is None else event_shape)
         self._batch_shape, self._event_shape = batch_shape, shape  # which estimators look at
+        self.independent = check_flag("independent", independent)
         self.normaliser = as_normaliser(self, log_partition)
         self.sampler = sampler
         super().__init__(batch_shape, shape, validate_args=False)
@@ -230,9 +235,12 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         """Log-density; without its normaliser, and guarded, where the partition function is unknown.
 
         :param value: shape ``(..., *event_shape)``.
-        :raises IntractablePartitionError: when a guarded density is differentiated in a parameter.
+        :raises IntractablePartitionError: when a guarded density is differentiated in a parameter, or where one value
+            meets several models of unknown partition functions.
         """
+        shape = np.shape(value)
         value = self.check_value(value)
+        self.normaliser.check_comparable(self, shape[: len(shape) - self.event_dim])
         return self.normaliser.log_prob(self, value, self._energy(value))
 
     @torch.no_grad()
@@ -284,15 +292,18 @@ class EnergyDistribution(Capabilities, TorchDistribution):
             "validate_args": self._validate_args,
             "sampler": self.sampler,
         }
+        rest |= {"independent": True} if self.independent else {}
         changed = type(self)(**{**self.arguments(), **rest, **changes})
         return changed.expand(torch.broadcast_shapes(changed.batch_shape, self.batch_shape))
 
-    def with_log_partition(self, log_partition: LogPartition) -> Self:
+    def with_log_partition(self, log_partition: LogPartition, *, independent: bool | None = None) -> Self:
         """The same density with something else known of its partition function, without checking the parameters again.
 
         :param log_partition: as the constructor takes it.
+        :param independent: as the constructor takes it; ``None`` keeps what it was.
         """
         other = copy.copy(self)
+        other.independent = self.independent if independent is None else check_flag("independent", independent)
         other.normaliser = as_normaliser(other, log_partition)
         return other
 

@@ -14,23 +14,24 @@ a partition          :class:`Estimated` with the gradient ``-E_model[grad F]``  
 estimator
 ===================  =================  =========================================  =====================
 
-A *guarded* ``log_prob`` may be differentiated in its value; differentiating it in any parameter raises
-:class:`IntractablePartitionError` when the backward (or forward-mode) derivative reaches it, also through
-``torch.func`` and in graphs of ``torch.jit.trace``, because the missing term would make the result silently wrong.
-Inference over parameters that takes no gradients (importance sampling, random-walk Metropolis) cannot be caught this
-way: give it a normalised density.
+A *guarded* ``log_prob`` raises :class:`IntractablePartitionError` where one value meets several models, for their
+constants differ; ``independent=True`` says that nothing but sums over them is meant. It may be differentiated in its
+value; differentiating it in any parameter raises :class:`IntractablePartitionError` when the backward (or forward-mode)
+derivative reaches it, also through ``torch.func`` and in graphs of ``torch.jit.trace``, because the missing term would
+make the result silently wrong. Inference over parameters that takes no gradients (importance sampling, random-walk
+Metropolis) cannot be caught this way: give it a normalised density.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch.distributions import constraints
 
-from _ppl_ebm.errors import IntractablePartitionError, intractable_message
-from _ppl_ebm.shapes import check_broadcast
+from _ppl_ebm.errors import IntractablePartitionError, incomparable_message, intractable_message
+from _ppl_ebm.shapes import check_broadcast, shared_axis
 from pyro_ebm.distributions.batching import is_concrete
 from pyro_ebm.distributions.validation import check_constraint
 from pyro_ebm.sampling.protocols import Energy, PartitionEstimator
@@ -39,7 +40,7 @@ from pyro_ebm.sampling.types import ArrayLike
 _MOST_COMPUTED = 64
 _COMPUTED: OrderedDict[Hashable, torch.Tensor] = OrderedDict()  # exact values by what they depend on, oldest first
 # Attributes that do not matter to log Z, or follow from others.
-_IMMATERIAL = {"normaliser", "sampler", "parameter_dims", "arg_constraints"}
+_IMMATERIAL = {"normaliser", "independent", "sampler", "parameter_dims", "arg_constraints"}
 _IMMATERIAL |= {"_batch_shape", "_event_shape", "_validate_args"}
 
 #: What ``log_partition=`` accepts.
@@ -55,6 +56,10 @@ class Density(Energy, Protocol):
 
     @property
     def has_exact_partition(self) -> bool: ...
+
+    @property
+    def independent(self) -> bool:
+        """Whether nothing but sums over the models of its batch are meant."""
 
     def exact_log_partition(self) -> torch.Tensor:
         """log Z as a function of the parameters, shape ``batch_shape``."""
@@ -96,6 +101,13 @@ class Normaliser:
         :raises IntractablePartitionError: where it is not known.
         """
         raise NotImplementedError
+
+    def check_comparable(self, density: Density, lead: Sequence[int]) -> None:
+        """Refuse to compare models whose constants are unknown.
+
+        :param lead: the leading dimensions of the values, before they are broadcast over the batch.
+        :raises IntractablePartitionError: where one value meets several of them.
+        """
 
     def log_prob(self, density: Density, value: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
         """``-energy - log Z``, with the guard or without the constant as the case may be.
@@ -155,6 +167,9 @@ class Unknown(Normaliser):
     def policy(self) -> LogPartition:
         return None if self.declared else "auto"
 
+    def check_comparable(self, density: Density, lead: Sequence[int]) -> None:
+        _check_comparable(density, lead, ())
+
     def log_partition(self, density: Density) -> torch.Tensor:
         raise IntractablePartitionError(_message(density.description))
 
@@ -174,6 +189,9 @@ class Constant(Normaliser):
 
     def log_partition(self, density: Density) -> torch.Tensor:
         return self.value.to(density.dtype).expand(density.batch_shape)
+
+    def check_comparable(self, density: Density, lead: Sequence[int]) -> None:
+        _check_comparable(density, lead, self.value.shape)
 
     def check(self, owner: str) -> None:
         if is_concrete(self.value):
@@ -197,6 +215,17 @@ class Estimated(Normaliser):
         with torch.no_grad():
             estimate, samples, weights = self.estimator.weighted_samples(model.frozen())
         return with_model_gradient(estimate, model.energy, samples, weights).expand(density.batch_shape)
+
+
+def _check_comparable(density: Density, lead: Sequence[int], known: Sequence[int]) -> None:
+    """Refuse one value under several models, except along dimensions in which their constants are ``known``."""
+    models = [*density.unexpanded().batch_shape]
+    for place in range(1, min(len(models), len(known)) + 1):
+        if known[-place] > 1:
+            models[-place] = 1
+    axis = shared_axis(lead, models)
+    if axis is not None and not density.independent:
+        raise IntractablePartitionError(incomparable_message(density.description, "pyro_ebm", axis, models[axis]))
 
 
 def as_normaliser(density: Density, log_partition: LogPartition) -> Normaliser:

@@ -47,6 +47,6 @@ class Unnormalized(Messenger):
         distribution = None if is_masked(msg["fn"]) else energy_distribution(msg["fn"])
         if distribution is None or not self._chosen(msg):
             return
-        bare = distribution.frozen().with_log_partition(None)
+        bare = distribution.frozen().with_log_partition(None, independent=True)
         depth = msg["fn"].event_dim - distribution.event_dim
         msg["fn"] = bare.to_event(depth) if depth else bare

@@ -34,6 +34,7 @@ class BinaryAutoencoder(Autoencoder):
     :param visible_bias: c, shape ``(..., visible)`` or a scalar; default 0.
     :param activation: g by name or an ``Activation``.
     :param log_partition: normaliser policy: ``"auto"`` and ``None`` mean unknown; a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration; default ``Hamiltonian()``, which moves in ``logit x``.
 
     >>> import jax.numpy as jnp
@@ -62,12 +63,19 @@ class BinaryAutoencoder(Autoencoder):
         visible_bias: ArrayLike = 0.0,
         activation: str | Activation = "sigmoid",
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
         self.activation = resolve_activation(activation)
         parameters = {"weights": weights, "hidden_bias": hidden_bias, "visible_bias": visible_bias}
-        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
+        super().__init__(
+            parameters,
+            log_partition=log_partition,
+            independent=independent,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
 
     def _hidden_input(self, value: jax.Array) -> jax.Array:
         return value @ self.weights + self.hidden_bias

@@ -35,6 +35,7 @@ class CausalAutoencoder(NetworkAutoencoder):
     :param event_shape: ``(D,)``.
     :param scale: sigma, standard deviations, shape ``(..., D)`` or a scalar; default 1.
     :param log_partition: normaliser policy; ``"auto"`` is exact.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: ``Exact()`` (default), ``Ancestral()``, ``Hamiltonian()`` or ``Langevin()``.
     :raises ValueError: if the network is not causal (found by three random probes, unless it is traced or
         ``validate_args=False``), and on first use if its output has another shape.
@@ -59,6 +60,7 @@ class CausalAutoencoder(NetworkAutoencoder):
         *,
         scale: ArrayLike = 1.0,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -70,6 +72,7 @@ class CausalAutoencoder(NetworkAutoencoder):
             event_shape=event_shape,
             dtype=self.dtype,
             log_partition=log_partition,
+            independent=independent,
             sampler=sampler,
             validate_args=validate_args,
         )

@@ -34,6 +34,7 @@ class GaussianBernoulliRBM(GaussianBinaryMachine):
     :param scale: sigma, the standard deviation (never a variance) of each visible unit given the hidden ones, shape
         ``(..., visible)`` or a scalar; default 1.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration; default: exact where possible, else ``Gibbs()``.
 
     >>> import jax, jax.numpy as jnp
@@ -59,11 +60,18 @@ class GaussianBernoulliRBM(GaussianBinaryMachine):
         hidden_bias: ArrayLike = 0.0,
         scale: ArrayLike = 1.0,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
         parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias, "scale": scale}
-        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
+        super().__init__(
+            parameters,
+            log_partition=log_partition,
+            independent=independent,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
 
     @classmethod
     @shows_its_call

@@ -51,6 +51,7 @@ class MarkovNetwork(EnergyDistribution):
         The empty tuple's is a constant, ``factor``. Leading dimensions are batch dimensions and broadcast; a scalar
         stands for a constant table.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration, ``Exact()`` or ``Gibbs()``; default: exact where possible.
     :raises TypeError: for cardinalities or variables that are not integers, tables that are not real floating point.
     :raises ValueError: for cardinalities below 1, no factors, variables that are repeated or out of range, and tables
@@ -74,6 +75,7 @@ class MarkovNetwork(EnergyDistribution):
         factors: Mapping[tuple[int, ...], Any],
         *,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -84,6 +86,7 @@ class MarkovNetwork(EnergyDistribution):
             event_shape=(len(sizes),),
             sizes={f"variable_{v}": size for v, size in enumerate(sizes)},
             log_partition=log_partition,
+            independent=independent,
             sampler=sampler,
             validate_args=validate_args,
         )

@@ -35,6 +35,7 @@ class MeanCovarianceAutoencoder(FilterAutoencoder):
     :param temperature: T, shape ``(...,)``; for a denoising autoencoder the noise **variance**; default 1.
     :param activation: g by name or an ``Activation``, for both kinds of units.
     :param log_partition: normaliser policy: ``"auto"`` and ``None`` mean unknown; a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration; default ``Hamiltonian()``.
     :raises ImproperDensityError: if the units' growth outweighs the quadratic term in some direction.
 
@@ -73,6 +74,7 @@ class MeanCovarianceAutoencoder(FilterAutoencoder):
         temperature: ArrayLike | None = None,
         activation: str | Activation = "sigmoid",
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -86,7 +88,13 @@ class MeanCovarianceAutoencoder(FilterAutoencoder):
             "visible_bias": visible_bias,
             "temperature": temperature,
         }
-        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
+        super().__init__(
+            parameters,
+            log_partition=log_partition,
+            independent=independent,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
 
     def _encode(self, value: jax.Array) -> jax.Array:
         inputs = self._covariance_input(value), self._mean_inputs(value)

@@ -29,6 +29,7 @@ class MeanCovarianceRBM(BinaryFilterMachine):
     :param visible_bias: a, the linear coefficient (not the mean), shape ``(..., visible)`` or a scalar; default 0.
     :param normalize_visible: as in :class:`CovarianceRBM`.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration; default: exact where possible, else ``Gibbs()``.
     :raises ImproperDensityError: if some state of the covariance units leaves an L that is not positive definite.
 
@@ -70,6 +71,7 @@ class MeanCovarianceRBM(BinaryFilterMachine):
         visible_bias: ArrayLike = 0.0,
         normalize_visible: bool = False,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -82,4 +84,10 @@ class MeanCovarianceRBM(BinaryFilterMachine):
             "hidden_bias": hidden_bias,
             "visible_bias": visible_bias,
         }
-        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
+        super().__init__(
+            parameters,
+            log_partition=log_partition,
+            independent=independent,
+            sampler=sampler,
+            validate_args=validate_args,
+        )

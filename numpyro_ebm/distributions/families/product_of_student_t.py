@@ -35,6 +35,7 @@ class ProductOfStudentT(StudentMachine):
     :param concentration: gamma, the Gamma shape of each hidden unit, shape ``(..., hidden)`` or a scalar.
     :param pooling: P >= 0, shape ``(..., filter, hidden)``; default: a hidden unit for each filter.
     :param log_partition: normaliser policy; ``"auto"`` is exact for square unpooled filters, else unknown.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration; default: exact where possible, else ``Gibbs()``.
     :raises ImproperDensityError: if the tails are too heavy to have an integral.
 
@@ -60,11 +61,18 @@ class ProductOfStudentT(StudentMachine):
         concentration: ArrayLike,
         pooling: ArrayLike | None = None,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
         parameters = {"filters": filters, "concentration": concentration, "pooling": pooling}
-        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
+        super().__init__(
+            parameters,
+            log_partition=log_partition,
+            independent=independent,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
 
     @property
     def has_exact_partition(self) -> bool:

@@ -34,6 +34,7 @@ class TiedAutoencoder(LinearAutoencoder):
     :param temperature: T, shape ``(...,)``; for a denoising autoencoder the noise **variance**; default 1.
     :param gain: alpha, scaled tying, shape ``(..., hidden)`` or a scalar; default 1; not for softmax.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration; default: exact for sigmoid units as above, else ``Hamiltonian()``.
     :raises ImproperDensityError: for linear and half-linear activations unless the spectral norm of
         ``W diag(alpha)^0.5``, times the root of the largest slope, is below one (sufficient; necessary for linear).
@@ -74,6 +75,7 @@ class TiedAutoencoder(LinearAutoencoder):
         gain: ArrayLike | None = None,
         activation: str | Activation = "sigmoid",
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -87,7 +89,13 @@ class TiedAutoencoder(LinearAutoencoder):
             "temperature": temperature,
             "gain": gain,
         }
-        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
+        super().__init__(
+            parameters,
+            log_partition=log_partition,
+            independent=independent,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
 
     def _gains(self) -> jax.Array:
         return super()._gains() if "gain" in self.absent else self.gain

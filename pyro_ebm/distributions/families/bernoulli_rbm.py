@@ -34,6 +34,7 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
     :param visible_bias: a, shape ``(..., visible)`` or a scalar; default 0.
     :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration, ``Exact()`` or ``Gibbs()``; default: exact where possible.
 
     >>> import torch
@@ -54,11 +55,18 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         visible_bias: ArrayLike = 0.0,
         hidden_bias: ArrayLike = 0.0,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
         parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
-        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
+        super().__init__(
+            parameters,
+            log_partition=log_partition,
+            independent=independent,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
 
     @classmethod
     @shows_its_call

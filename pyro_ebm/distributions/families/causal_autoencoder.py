@@ -32,6 +32,7 @@ class CausalAutoencoder(NetworkAutoencoder):
     :param event_shape: ``(D,)``.
     :param scale: sigma, standard deviations, shape ``(..., D)`` or a scalar; default 1.
     :param log_partition: normaliser policy; ``"auto"`` is exact.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: ``Exact()`` (default), ``Ancestral()``, ``Hamiltonian()`` or ``Langevin()``.
     :raises ValueError: if the network is not causal (see :func:`dependence`; not with ``validate_args=False``), and
         on first use if its output has another shape.
@@ -56,6 +57,7 @@ class CausalAutoencoder(NetworkAutoencoder):
         *,
         scale: ArrayLike = 1.0,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -67,6 +69,7 @@ class CausalAutoencoder(NetworkAutoencoder):
             event_shape=event_shape,
             dtype=self.dtype,
             log_partition=log_partition,
+            independent=independent,
             sampler=sampler,
             validate_args=validate_args,
         )

@@ -32,6 +32,7 @@ class CovarianceRBM(BinaryFilterMachine):
         2010, section 3.1). ``v`` given ``h`` is then not Gaussian: draws are by ``Hamiltonian()``, and there is no
         exact partition function; the density is proper for every ``P``.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration; default: exact where possible, else ``Gibbs()``.
     :raises ImproperDensityError: if some state of the hidden units leaves a precision that is not positive definite.
 
@@ -68,6 +69,7 @@ class CovarianceRBM(BinaryFilterMachine):
         precision: ArrayLike = 1.0,
         normalize_visible: bool = False,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -79,7 +81,13 @@ class CovarianceRBM(BinaryFilterMachine):
             "visible_bias": visible_bias,
             "precision": precision,
         }
-        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
+        super().__init__(
+            parameters,
+            log_partition=log_partition,
+            independent=independent,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
 
     def _diagonal(self) -> torch.Tensor:
         return self.precision

@@ -35,6 +35,7 @@ class GatedAutoencoder(GatedEnergy, LinearAutoencoder):  # type: ignore[misc, ov
     :param temperature: T, shape ``(...,)``; for a denoising autoencoder the noise **variance**; default 1.
     :param activation: g by name or an ``Activation``.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration; default: exact for at most 16 sigmoid units, else ``Hamiltonian()``.
     :raises ImproperDensityError: as :class:`TiedAutoencoder`, for the weights given the input.
 
@@ -61,6 +62,7 @@ class GatedAutoencoder(GatedEnergy, LinearAutoencoder):  # type: ignore[misc, ov
         temperature: ArrayLike | None = None,
         activation: str | Activation = "sigmoid",
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -74,7 +76,13 @@ class GatedAutoencoder(GatedEnergy, LinearAutoencoder):  # type: ignore[misc, ov
             "visible_bias": visible_bias,
             "temperature": temperature,
         }
-        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
+        super().__init__(
+            parameters,
+            log_partition=log_partition,
+            independent=independent,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
 
     def _reconstruct(self, value: torch.Tensor) -> torch.Tensor:
         return self._answer(value, self.activation.function)

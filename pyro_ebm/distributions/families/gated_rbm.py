@@ -31,6 +31,7 @@ class GatedRBM(GatedEnergy, UnitScaleMachine):  # type: ignore[misc, override]
     :param visible_bias: a, shape ``(..., visible)`` or a scalar; default 0.
     :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration; default: exact where possible, else ``Gibbs()``.
 
     >>> import torch
@@ -56,6 +57,7 @@ class GatedRBM(GatedEnergy, UnitScaleMachine):  # type: ignore[misc, override]
         visible_bias: ArrayLike = 0.0,
         hidden_bias: ArrayLike = 0.0,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -67,7 +69,13 @@ class GatedRBM(GatedEnergy, UnitScaleMachine):  # type: ignore[misc, override]
             "visible_bias": visible_bias,
             "hidden_bias": hidden_bias,
         }
-        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
+        super().__init__(
+            parameters,
+            log_partition=log_partition,
+            independent=independent,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
 
     def at_inverse_temperature(self, inverse_temperature: ArrayLike) -> Self:
         """The family's path from independent visible units (0) to this distribution (1)."""

@@ -27,6 +27,7 @@ class GaussianRBM(RestrictedBoltzmannMachine):
     :param visible_bias: a, the linear coefficient (not the mean), shape ``(..., visible)`` or a scalar; default 0.
     :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
     :param log_partition: normaliser policy; ``"auto"`` is exact.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration; default ``Exact()``.
     :raises ImproperDensityError: if the spectral norm of ``weights`` is not below one.
 
@@ -43,11 +44,18 @@ class GaussianRBM(RestrictedBoltzmannMachine):
         visible_bias: ArrayLike = 0.0,
         hidden_bias: ArrayLike = 0.0,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
         parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
-        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
+        super().__init__(
+            parameters,
+            log_partition=log_partition,
+            independent=independent,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
 
     @property
     def has_exact_partition(self) -> bool:

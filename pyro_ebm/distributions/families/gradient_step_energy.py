@@ -28,6 +28,7 @@ class GradientStepEnergy(NetworkAutoencoder):
     :param event_shape: shape of one value, a tuple of positive integers.
     :param scale: sigma, a standard deviation, shape ``(...,)``; default 1.
     :param log_partition: normaliser policy: ``"auto"`` and ``None`` mean unknown; a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: ``Hamiltonian()`` (default) or ``Langevin()``.
 
     >>> import torch
@@ -48,6 +49,7 @@ class GradientStepEnergy(NetworkAutoencoder):
         *,
         scale: ArrayLike = 1.0,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -57,6 +59,7 @@ class GradientStepEnergy(NetworkAutoencoder):
             event_shape=event_shape,
             dtype=self.dtype,
             log_partition=log_partition,
+            independent=independent,
             sampler=sampler,
             validate_args=validate_args,
         )

@@ -39,6 +39,7 @@ class LineIntegralEnergy(NetworkAutoencoder):
     :param num_nodes: quadrature nodes: 8 to 16 for smooth networks, 64 or more for piecewise linear ones.
     :param temperature: T, shape ``(...,)``; for a denoising autoencoder the noise **variance**; default 1.
     :param log_partition: normaliser policy: ``"auto"`` and ``None`` mean unknown; a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: ``Hamiltonian()`` (default) or ``Langevin()``.
     :raises ValueError: if the network is causal (see :func:`dependence`; not with ``validate_args=False``), and on
         first use if its output has another shape.
@@ -64,6 +65,7 @@ class LineIntegralEnergy(NetworkAutoencoder):
         num_nodes: int = 16,
         temperature: ArrayLike = 1.0,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -76,6 +78,7 @@ class LineIntegralEnergy(NetworkAutoencoder):
             event_shape=event_shape,
             dtype=self.dtype,
             log_partition=log_partition,
+            independent=independent,
             sampler=sampler,
             validate_args=validate_args,
         )

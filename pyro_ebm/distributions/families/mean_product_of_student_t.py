@@ -41,6 +41,7 @@ class MeanProductOfStudentT(StudentMachine):
     :param hidden_bias: c, shape ``(..., mean)`` or a scalar; default 0.
     :param pooling: P >= 0, shape ``(..., filter, hidden)``; default: a hidden unit for each filter.
     :param log_partition: normaliser policy: ``"auto"`` and ``None`` mean unknown; a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration; default ``Gibbs()``.
 
     >>> import torch
@@ -79,6 +80,7 @@ class MeanProductOfStudentT(StudentMachine):
         visible_bias: ArrayLike = 0.0,
         hidden_bias: ArrayLike = 0.0,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -90,7 +92,13 @@ class MeanProductOfStudentT(StudentMachine):
             "visible_bias": visible_bias,
             "hidden_bias": hidden_bias,
         }
-        super().__init__(parameters, log_partition=log_partition, sampler=sampler, validate_args=validate_args)
+        super().__init__(
+            parameters,
+            log_partition=log_partition,
+            independent=independent,
+            sampler=sampler,
+            validate_args=validate_args,
+        )
 
     @property
     def has_annealing(self) -> bool:

@@ -23,6 +23,7 @@ class NeuralEnergy(CallableEnergy):
         that the function refers to; torch's defaults without one. The distribution pickles where ``energy_fn`` does.
     :param event_shape: shape of one value, a tuple of positive integers.
     :param log_partition: normaliser policy: ``"auto"`` and ``None`` mean unknown; a constant or an estimator.
+    :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: ``Hamiltonian()`` (default) or ``Langevin()``.
     :raises TypeError: if ``energy_fn`` is not callable or ``event_shape`` is not a tuple of positive integers.
     :raises ValueError: on first use, if ``energy_fn`` does not return one energy for each value.
@@ -42,12 +43,18 @@ class NeuralEnergy(CallableEnergy):
         event_shape: tuple[int, ...],
         *,
         log_partition: LogPartition = "auto",
+        independent: bool = False,
         sampler: Sampler | None = None,
         validate_args: bool | None = None,
     ) -> None:
         self._store_callable(energy_fn, event_shape)
         super().__init__(
-            {}, event_shape=event_shape, log_partition=log_partition, sampler=sampler, validate_args=validate_args
+            {},
+            event_shape=event_shape,
+            log_partition=log_partition,
+            independent=independent,
+            sampler=sampler,
+            validate_args=validate_args,
         )
 
     @property
