@@ -1,4 +1,4 @@
-"""Sizes up to which sums are exact by default."""
+"""Numbers that bound what is tried: sizes up to which sums are exact by default, and how often chains start anew."""
 
 #: Largest number of terms that ``log_partition="auto"`` enumerates.
 MAX_ENUMERATED_TERMS = 2**16

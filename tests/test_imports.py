@@ -105,7 +105,7 @@ def test_names_the_extra_when_its_own_backend_is_missing(package, host, foreign,
 
 
 @pytest.mark.parametrize(("package", "host", "foreign", "own"), list(packages()))
-def test_import_is_light(package, host, foreign, own, tmp_path):
+def test_import_is_light(package, host, foreign, own):
     """Under 0.1 s beyond the host (best of five fresh processes, compiled as pip does), and no optional library."""
     times = []
     for attempt in range(6):
@@ -119,7 +119,6 @@ def test_import_is_light(package, host, foreign, own, tmp_path):
             print(time.process_time() - start)
             print([name for name in {LAZY!r} if name in set(sys.modules) - before])
             """,
-            PYTHONPYCACHEPREFIX=str(tmp_path),
             PYTHONDONTWRITEBYTECODE="",
         )
         assert code == 0, output

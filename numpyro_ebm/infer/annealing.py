@@ -154,7 +154,7 @@ def log_partition_bounds(
     if exact:
         values = Exact().sample(key_start, distribution, shape)
     else:
-        values, _ = chain_ends(key_start, distribution.chain, distribution, shape, num_temperatures)
+        values = chain_ends(key_start, distribution.chain, distribution, shape, num_temperatures)
     reverse = _anneal_in_reverse(path, key_reverse, step_sizes, values, num_leapfrog, progress)
     lower, lower_error, lower_size = _log_mean(forward)
     upper, upper_error, upper_size = _log_mean(-reverse)

@@ -13,11 +13,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from tqdm.auto import tqdm
 
-from _ppl_ebm.checks import check_count, check_positive_int, check_reached, check_same_density
+from _ppl_ebm.checks import are_equal_densities, check_count, check_positive_int, check_reached
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.sampling.keys import require_key
 from numpyro_ebm.sampling.protocols import MarkovChain
-from numpyro_ebm.sampling.samplers import check_chain, starting_points
+from numpyro_ebm.sampling.samplers import check_chain, has_no_density, starting_points
 from numpyro_ebm.sampling.steps import State
 from numpyro_ebm.sampling.types import Key, PyTree
 
@@ -109,7 +109,7 @@ def run_chain(
     :param progress: show a tqdm progress bar.
     :param devices: shard the chains over these devices, whose number divides theirs; default: JAX's default device.
     :param resume: continue from the state that an earlier run returned, exactly as if that had gone on, with the same
-        sampler and distribution.
+        sampler; in another distribution from where the chains are.
     :param return_state: also return the :class:`ChainState` at the end.
     :return: shape ``(num_chains, num_samples, *batch_shape, *event_shape)``, as ArviZ expects; with ``return_state`` a
         pair of these draws and the state.
@@ -139,7 +139,8 @@ def run_chain(
         _check_resume(distribution, sampler, resume, num_chains, num_warmup, initial)
         key_run, num_drawn = jax.random.wrap_key_data(jnp.asarray(resume.key_data)), resume.num_drawn
         tuning = jax.tree.map(jnp.asarray, resume.tuning)
-        carry = jax.tree.map(lambda leaf: _shard(jnp.asarray(leaf), devices), resume.carry)
+        carry = _go_on(distribution, sampler, resume.carry)
+        carry = jax.tree.map(lambda leaf: _shard(jnp.asarray(leaf), devices), carry)
     chunk = max(1, num_samples // _NUM_CHUNKS) if progress else num_samples
     kept: list[jax.Array] = []
     with tqdm(total=num_samples, disable=not progress, desc="sampling", unit="draw") as bar:
@@ -172,8 +173,8 @@ def _start(rng_key: Key, distribution: EnergyDistribution, num_chains: int, init
         position = distribution.check_value(initial, "initial")
         if position.shape != shape + distribution.event_shape:
             raise ValueError(f"initial: expected shape {shape + distribution.event_shape}, got {position.shape}")
-    is_lost = ~jnp.isfinite(distribution.energy(position))
-    check_reached(distribution, int(is_lost.sum()), is_lost.size)
+    is_lost = has_no_density(distribution, position)
+    check_reached("sampler" if initial is None else "initial", distribution, int(is_lost.sum()), is_lost.size)
     return position
 
 
@@ -198,9 +199,14 @@ def _check_resume(
         raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {found}")
     if num_chains not in (1, found[0]):
         raise ValueError(f"num_chains: run_chain expected that of the state to resume, {found[0]}, got {num_chains}")
-    if isinstance(resume.carry, State):
-        expected = sampler.init(distribution, sampler.value(distribution, resume.carry)).log_density
-        check_same_density(np.asarray(expected), np.asarray(resume.carry.log_density))
+
+
+def _go_on(distribution: EnergyDistribution, sampler: MarkovChain, carry: PyTree) -> PyTree:
+    """What the chains carried, with new log-densities and scores if these are of another distribution."""
+    if not isinstance(carry, State):
+        return carry
+    new: State = sampler.init(distribution, sampler.value(distribution, carry))
+    return carry if are_equal_densities(np.asarray(carry.log_density), np.asarray(new.log_density)) else new
 
 
 def _shard(position: jax.Array, devices: Sequence[jax.Device] | None) -> jax.Array:

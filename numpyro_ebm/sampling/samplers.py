@@ -106,10 +106,7 @@ class Chain:
 
         :raises ValueError: if a chain reached no finite energy.
         """
-        draws, is_lost = chain_ends(rng_key, self, energy, shape, self.num_steps)
-        if not_jax_tracer(is_lost):
-            check_reached(energy, int(is_lost.sum()), is_lost.size)
-        return draws
+        return chain_ends(rng_key, self, energy, shape, self.num_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,19 +239,27 @@ def run_from(
     return chain.value(energy, chain.advance(rng_key, energy, chain.init(energy, value), num_steps, tuning))
 
 
-@functools.partial(jax.jit, static_argnums=(1, 3, 4))
-def chain_ends(
-    rng_key: Key, chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int
-) -> tuple[jax.Array, jax.Array]:
+def chain_ends(rng_key: Key, chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int) -> jax.Array:
     """Ends of separate chains of ``num_steps`` transitions from the family's starting points; half of them warm up.
 
-    :return: the ends, and which of them have no finite energy; these are NaN where their type has it.
+    :raises ValueError: if a chain reached no finite energy; where traced, its end is NaN.
     """
+    ends, is_lost = _chain_ends(rng_key, chain, energy, shape, num_steps)
+    if not_jax_tracer(is_lost):
+        check_reached("sampler", energy, int(is_lost.sum()), is_lost.size)
+    return ends
+
+
+@functools.partial(jax.jit, static_argnums=(1, 3, 4))
+def _chain_ends(
+    rng_key: Key, chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int
+) -> tuple[jax.Array, jax.Array]:
+    """The ends, and which of them have no finite energy; these are NaN where their type has it."""
     key_initial, key_tune, key_run = jax.random.split(rng_key, 3)
     num_tune = num_steps // 2
     value, tuning = chain.tune(key_tune, energy, starting_points(key_initial, energy, shape), num_tune)
     ends = lax.stop_gradient(run_from(key_run, chain, energy, value, num_steps - num_tune, tuning))
-    is_lost = _has_no_density(energy, ends)
+    is_lost = has_no_density(energy, ends)
     if jnp.issubdtype(ends.dtype, jnp.floating):
         ends = jnp.where(_over_event(is_lost, energy), jnp.nan, ends)
     return ends, is_lost
@@ -270,16 +275,17 @@ def starting_points(rng_key: Key, energy: Energy, shape: tuple[int, ...]) -> jax
     def again(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         count, value = state
         fresh = energy.initial(jax.random.fold_in(rng_key, count), shape)
-        return count + 1, jnp.where(_over_event(_has_no_density(energy, value), energy), fresh, value)
+        return count + 1, jnp.where(_over_event(has_no_density(energy, value), energy), fresh, value)
 
     def is_needed(state: tuple[jax.Array, jax.Array]) -> jax.Array:
         count, value = state
-        return (count < NUM_REDRAWS) & jnp.any(_has_no_density(energy, value))
+        return (count < NUM_REDRAWS) & jnp.any(has_no_density(energy, value))
 
     return lax.while_loop(is_needed, again, (jnp.asarray(0), energy.initial(rng_key, shape)))[1]
 
 
-def _has_no_density(energy: Energy, value: jax.Array) -> jax.Array:
+def has_no_density(energy: Energy, value: jax.Array) -> jax.Array:
+    """Which values have no finite energy."""
     return ~jnp.isfinite(lax.stop_gradient(energy.energy(value)))
 
 

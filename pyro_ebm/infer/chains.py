@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple, overload
 import torch
 from tqdm.auto import tqdm
 
-from _ppl_ebm.checks import check_count, check_positive_int, check_reached, check_same_density
+from _ppl_ebm.checks import are_equal_densities, check_count, check_positive_int, check_reached
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.sampling.protocols import MarkovChain
-from pyro_ebm.sampling.samplers import check_chain, starting_points
+from pyro_ebm.sampling.samplers import check_chain, has_no_density, starting_points
 from pyro_ebm.sampling.steps import State
 from pyro_ebm.sampling.types import ArrayLike, PyTree
 
@@ -96,7 +96,7 @@ def run_chain(
         with the same arguments and runs its share of the chains, whose number the processes must divide; all get all
         draws. Processes must be seeded differently, for example ``pyro.set_rng_seed(seed + rank)``.
     :param resume: continue from the state that an earlier run returned, exactly as if that had gone on, with the same
-        sampler and distribution.
+        sampler; in another distribution from where the chains are.
     :param return_state: also return the :class:`ChainState` at the end (of this process's chains).
     :return: shape ``(num_chains, num_samples, *batch_shape, *event_shape)``, as ArviZ expects; with ``return_state`` a
         pair of these draws and the state.
@@ -123,7 +123,8 @@ def run_chain(
         carry = sampler.init(target, position)
     else:
         _check_resume(target, sampler, resume, num_chains, num_warmup, initial, group)
-        carry, tuning, generators, num_drawn = resume
+        _, tuning, generators, num_drawn = resume
+        carry = _go_on(target, sampler, resume.carry)
         set_generator_states(generators)
     kept: list[torch.Tensor] = []
     try:
@@ -158,8 +159,8 @@ def _start(
             expected = (*shape, *distribution.event_shape)
             raise ValueError(f"initial: expected shape {expected}, got {tuple(position.shape)}")
         position = position[own]
-    is_lost = ~torch.isfinite(distribution.energy(position))
-    check_reached(distribution, int(is_lost.sum()), is_lost.numel())
+    is_lost = has_no_density(distribution, position)
+    check_reached("sampler" if initial is None else "initial", distribution, int(is_lost.sum()), is_lost.numel())
     return position
 
 
@@ -183,12 +184,17 @@ def _check_resume(
         raise TypeError(f"resume: run_chain expected the state of a {type(sampler).__name__} chain") from error
     if found[1:] != shape:
         raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {found}")
-    own = found[0] if num_chains == 1 else len(range(num_chains)[_share(num_chains, group)])
-    if own != found[0]:
-        raise ValueError(f"num_chains: run_chain expected that of the state to resume, {found[0]}, got {own}")
-    if isinstance(resume.carry, State):
-        expected = sampler.init(distribution, sampler.value(distribution, resume.carry)).log_density
-        check_same_density(expected.cpu().numpy(), resume.carry.log_density.cpu().numpy())
+    own = _share(num_chains, group)
+    if num_chains != 1 and own.stop - own.start != found[0]:
+        raise ValueError(f"num_chains: run_chain expected that of the state to resume, {found[0]}, got {num_chains}")
+
+
+def _go_on(distribution: EnergyDistribution, sampler: MarkovChain, carry: PyTree) -> PyTree:
+    """What the chains carried, with new log-densities and scores if these are of another distribution."""
+    if not isinstance(carry, State):
+        return carry
+    new: State = sampler.init(distribution, sampler.value(distribution, carry))
+    return carry if are_equal_densities(carry.log_density.cpu().numpy(), new.log_density.cpu().numpy()) else new
 
 
 def _share(num_chains: int, group: torch.distributed.ProcessGroup | None) -> slice:

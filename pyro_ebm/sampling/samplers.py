@@ -104,9 +104,7 @@ class Chain:
 
         :raises ValueError: if a chain reached no finite energy.
         """
-        draws, is_lost = chain_ends(self, energy, shape, self.num_steps)
-        check_reached(energy, int(is_lost.sum()), is_lost.numel())
-        return draws
+        return chain_ends(self, energy, shape, self.num_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,17 +238,17 @@ def run_from(
 
 
 @torch.no_grad()
-def chain_ends(
-    chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def chain_ends(chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int) -> torch.Tensor:
     """Ends of separate chains of ``num_steps`` transitions from the family's starting points; half of them warm up.
 
-    :return: the ends, and which of them have no finite energy.
+    :raises ValueError: if a chain reached no finite energy.
     """
     num_tune = num_steps // 2
     value, tuning = chain.tune(energy, starting_points(energy, shape), num_tune)
     ends = run_from(chain, energy, value, num_steps - num_tune, tuning)
-    return ends, _has_no_density(energy, ends)
+    is_lost = has_no_density(energy, ends)
+    check_reached("sampler", energy, int(is_lost.sum()), is_lost.numel())
+    return ends
 
 
 @torch.no_grad()
@@ -261,12 +259,15 @@ def starting_points(energy: Energy, shape: tuple[int, ...]) -> torch.Tensor:
     """
     value = energy.initial(shape)
     for _ in range(NUM_REDRAWS):
-        is_lost = _has_no_density(energy, value)
+        is_lost = has_no_density(energy, value)
         if not is_lost.any():
             break
-        value[is_lost] = energy.initial(shape)[is_lost]
+        is_lost = is_lost.reshape(is_lost.shape + (1,) * len(energy.event_shape))
+        value = torch.where(is_lost, energy.initial(shape), value)  # not in place: it may be the family's own tensor
     return value
 
 
-def _has_no_density(energy: Energy, value: torch.Tensor) -> torch.Tensor:
+@torch.no_grad()
+def has_no_density(energy: Energy, value: torch.Tensor) -> torch.Tensor:
+    """Which values have no finite energy."""
     return ~torch.isfinite(energy.energy(value))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from backends import except_numpyro, pairs, siblings, slow_in
+from families.test_annealing import bounds
 from families.test_energies import AREAS, EXACT, GRID, plane_moments
 from families.zoo import ALL, MACHINES, binary_autoencoder, points
 from oracles import energies as oracle
@@ -202,10 +203,18 @@ def test_chains_start_inside_the_support(backend):
 
 def test_chains_that_find_no_finite_energy_give_no_draws(backend):
     distribution = gamma_energy(backend, shift=1e3)
-    with pytest.raises(ValueError, match=r"sampler: expected chains that .* of NeuralEnergy, got 10 of 10"):
+    with pytest.raises(
+        ValueError, match="sampler: expected chains where the energy of NeuralEnergy is finite, got 10 of 10"
+    ):
         backend.sample(distribution, 0, (10,))
-    with pytest.raises(ValueError, match="sampler: expected chains that reach a finite energy"):
+    with pytest.raises(ValueError, match="sampler: expected chains where the energy"):
         backend.run_chain(distribution, 0, 1)
+    with pytest.raises(
+        ValueError, match="initial: expected chains where the energy of NeuralEnergy is finite, got 1 of 2"
+    ):
+        backend.run_chain(distribution, 0, 1, num_chains=2, initial=backend.array(np.array([[2e3, 2e3], [0.0, 2e3]])))
+    with pytest.raises(ValueError, match="sampler: expected chains where the energy"):
+        bounds(backend, distribution, num_chains=4, num_temperatures=3)
     if backend.name == "numpyro":
         import jax
 

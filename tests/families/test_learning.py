@@ -7,7 +7,7 @@ CD that restarts from noise instead of the data; PCD that forgets to store its c
 import numpy as np
 import pytest
 
-from backends import pairs, siblings, slow_in
+from backends import except_numpyro, pairs, siblings, slow_in
 from families.cases import CONTINUOUS, FAMILIES, make, parameters, values
 from oracles import rbm as oracle
 from oracles.rbm import Parameters
@@ -26,7 +26,7 @@ def _gradient(backend, family, p, log_prob_of):
 
 
 @pytest.mark.parametrize(
-    *pairs(["BernoulliRBM", "GaussianBernoulliRBM"], slow=[("numpyro", "BernoulliRBM")], name="family"),
+    *pairs(["BernoulliRBM", "GaussianBernoulliRBM"], slow=except_numpyro(FAMILIES, []), name="family"),
     indirect=["backend"],
 )
 def test_contrastive_gradients_approach_the_exact_one(backend, family):

@@ -71,7 +71,7 @@ def test_batches_draw_their_own_models(backend):
     assert np.max(np.abs(correlation)) < 4.5 / np.sqrt(NUM_DRAWS) * 1.1  # expanded copies are independent
 
 
-@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
+@pytest.mark.slow
 def test_large_exact_enumeration_samples(backend):
     """12 hidden units: 4,096 mixture components, drawn by inversion."""
     p = parameters("GaussianBernoulliRBM", 2, 12)

@@ -183,6 +183,7 @@ def test_kernels_pickle_after_a_run(kind):
     np.testing.assert_array_equal(first, again)
 
 
+@pytest.mark.slow
 def test_blocks_of_the_hosts_gibbs_recover_a_joint():
     """v from a machine whose bias is another latent site, by BlockGibbs and MALA in turn, against exact moments."""
     base = rbm()
@@ -277,6 +278,7 @@ def test_block_gibbs_corrects_for_everything_else_in_the_model():
     assert 0.1 < np.mean(mcmc.get_extra_fields()["accept_prob"]) < 0.95
 
 
+@pytest.mark.slow
 def test_block_gibbs_of_discrete_and_several_sites():
     weights = jnp.array([[1.5, -0.5], [0.3, 2.0], [-1.0, 0.4]])
     first, second = BernoulliRBM(weights, hidden_bias=0.3), BernoulliRBM(-weights, visible_bias=0.5)
@@ -358,6 +360,7 @@ def exchange_model(data, fraction=1.0):
         numpyro.sample("v", machine, obs=data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [None, pytest.param(GibbsSampler(num_steps=30), marks=pytest.mark.slow)])
 def test_exchange_against_a_grid(sampler):
     """One unit, prior Normal(0, 2), 30 observations at 1.8."""

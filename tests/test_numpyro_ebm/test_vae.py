@@ -57,6 +57,7 @@ from test_numpyro_ebm.vae_models import (  # noqa: E402
 pytestmark = pytest.mark.numpyro
 
 
+@pytest.mark.slow
 def test_linear_gaussian_vae_recovers_ppca():
     """Tipping & Bishop (1999): W W' + sigma^2 I from the eigenvectors; the ELBO is the exact log-likelihood."""
     vae = VAE(linear(4, 4), linear(2, 4, bias=X.mean(0)), 2, likelihood="normal")

@@ -42,6 +42,7 @@ from test_numpyro_ebm.vae_models import (  # noqa: E402
 pytestmark = pytest.mark.numpyro
 
 
+@pytest.mark.slow
 def test_decomposition_sums_and_keeps_its_bounds():
     terms = elbo_decomposition(EXACT, X, 50, batch_size=16, rng_key=KEY)
     total = terms.reconstruction - terms.mutual_information - terms.marginal_kl
@@ -112,6 +113,7 @@ def kl_divergence(q, p):
     return np.asarray(dist.kl_divergence(*full))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("covariance", [pytest.param("diagonal", marks=pytest.mark.slow), "full"])
 def test_inference_gaps_against_closed_forms(covariance):
     """KL(encoder | posterior) is the sum of both gaps, and that of the best diagonal normal is the second."""

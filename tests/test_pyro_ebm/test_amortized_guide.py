@@ -39,6 +39,7 @@ def local_guide():
     return AmortizedGuide(encoder, {"z": 1}), encoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_amortised_guide_beside_an_autoguide(listed):
     x = 1.5 + draw(40, 1)

@@ -80,19 +80,25 @@ class BinaryAutoencoder(Autoencoder):
     def _hidden_input(self, value: jax.Array) -> jax.Array:
         return value @ self.weights + self.hidden_bias
 
-    def output_input(self, value: jax.Array) -> jax.Array:
-        """``logit r(x)``, the input of the output units."""
+    def _output_input(self, value: jax.Array) -> jax.Array:
         return self.weights @ self._encode(value) + self.visible_bias
 
     def _reconstruct(self, value: jax.Array) -> jax.Array:
-        return sigmoid(self.output_input(value))
+        return sigmoid(self._output_input(value))
+
+    def output_input(self, value: ArrayLike) -> jax.Array:
+        """``logit r(x)``, the input of the output units, shape of ``value``.
+
+        :param value: shape ``(..., *event_shape)``.
+        """
+        return self._map(type(self)._output_input, self.check_value(value))
 
     def _energy(self, value: jax.Array) -> jax.Array:
         entropy = entr(value).sum() + entr(1 - value).sum()
         return -(self.visible_bias @ value) - self.activation.potential(self._hidden_input(value)) - entropy
 
     def _score(self, value: jax.Array) -> jax.Array:
-        return self.output_input(value) - logit(value)
+        return self._output_input(value) - logit(value)
 
     def _laplacian(self, value: jax.Array) -> jax.Array:
         slopes = self.activation.derivative(self._hidden_input(value))
@@ -131,5 +137,5 @@ class LogitSpace:
     def score(self, position: jax.Array) -> jax.Array:
         value = self.to_value(position)
         # the output's input less the position, not the logit of the value, which rounding holds back far out
-        outward = self.distribution.score(value) + logit(value) - position
+        outward = self.distribution.output_input(value) - position
         return outward * value * (1 - value) + 1 - 2 * value
