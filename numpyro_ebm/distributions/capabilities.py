@@ -8,6 +8,10 @@ from numpyro_ebm.sampling.protocols import Energy
 from numpyro_ebm.sampling.types import Key
 
 
+class WithoutPartition:
+    """Marks distributions over an energy whose ``log_prob`` needs no partition function, as learning criteria."""
+
+
 class Capabilities:
     """Properties ``has_<capability>`` and the methods that go with them; a family overrides both together."""
 

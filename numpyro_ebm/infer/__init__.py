@@ -3,6 +3,7 @@
 from numpyro_ebm.infer import steps
 from numpyro_ebm.infer.annealing import AnnealedImportanceSampling, LogPartitionBounds, log_partition_bounds
 from numpyro_ebm.infer.chains import ChainState, run_chain
+from numpyro_ebm.infer.check_model import check_model
 from numpyro_ebm.infer.denoising import WalkJump, plug_and_play_langevin, walk_jump
 from numpyro_ebm.infer.exchange import Exchange
 from numpyro_ebm.infer.gibbs import BlockGibbs
@@ -26,6 +27,7 @@ __all__ = [
     "ParallelTempering",
     "UnderdampedLangevin",
     "WalkJump",
+    "check_model",
     "log_partition_bounds",
     "plug_and_play_langevin",
     "run_chain",

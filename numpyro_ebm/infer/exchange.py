@@ -57,6 +57,8 @@ class Exchange(GradientKernel):
     (100,)
     """
 
+    _normalisers_cancel = True
+
     def __init__(
         self,
         model: Model,

@@ -19,6 +19,7 @@ from numpyro.util import identity, is_prng_key, not_jax_tracer
 from _ppl_ebm.adaptation import PRECONDITIONERS
 from _ppl_ebm.calls import show_constructor
 from _ppl_ebm.checks import check_positive, check_probability
+from numpyro_ebm.infer.check_model import check_sampled
 from numpyro_ebm.infer.potential import Potential, PotentialFn, SiteFunctions, ravel, site_functions
 from numpyro_ebm.sampling import steps
 from numpyro_ebm.sampling.adaptation import AdaptationState, WarmupAdaptation
@@ -39,10 +40,13 @@ class ModelKernel(MCMCKernel):
     :param init_strategy: of :mod:`numpyro.infer.initialization`. In blocks of ``numpyro.infer.Gibbs`` the host gives
         the starting point, and ``init_params`` of a block are constrained values.
     :raises ValueError: for both or neither of ``model`` and ``potential_fn``.
+    :raises IntractablePartitionError: at the start of a run, as :func:`numpyro_ebm.infer.check_model` does.
     """
 
     sample_field = "z"
     default_fields = ("z", "diverging")
+    #: Whether the normalisers of observed energies play no part.
+    _normalisers_cancel = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -117,6 +121,7 @@ class ModelKernel(MCMCKernel):
             if init_params is None:
                 raise ValueError(f"init_params: {type(self).__name__} expected them with a potential_fn, got None")
             return init_params
+        check_sampled(model, args, kwargs, cancels=self._normalisers_cancel)
         found, functions = site_functions(rng_key, model, self._init_strategy, args, kwargs)
         self._functions = functions
         if GIBBS_SITES_KWARG not in kwargs:

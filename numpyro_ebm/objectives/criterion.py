@@ -11,11 +11,12 @@ from numpyro.distributions import Distribution, constraints
 
 from _ppl_ebm.calls import show_constructor
 from _ppl_ebm.shapes import check_broadcast
+from numpyro_ebm.distributions.capabilities import WithoutPartition
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.sampling.types import Key, PyTree
 
 
-class Criterion(Distribution):
+class Criterion(WithoutPartition, Distribution):
     """A learning criterion of an energy distribution, to observe data under.
 
     ``log_prob(value)`` is minus the criterion of each datum, so that its gradient in the parameters of ``base`` is the

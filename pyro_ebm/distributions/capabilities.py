@@ -7,6 +7,10 @@ from pyro_ebm.sampling.protocols import Energy
 from pyro_ebm.sampling.types import ArrayLike
 
 
+class WithoutPartition:
+    """Marks distributions over an energy whose ``log_prob`` needs no partition function, as learning criteria."""
+
+
 class Capabilities:
     """Properties ``has_<capability>`` and the methods that go with them; a family overrides both together."""
 

@@ -3,6 +3,7 @@
 from pyro_ebm.infer import steps
 from pyro_ebm.infer.annealing import AnnealedImportanceSampling, LogPartitionBounds, log_partition_bounds
 from pyro_ebm.infer.chains import ChainState, run_chain
+from pyro_ebm.infer.check_model import check_model
 from pyro_ebm.infer.denoising import WalkJump, plug_and_play_langevin, walk_jump
 from pyro_ebm.infer.exchange import Exchange
 from pyro_ebm.infer.gibbs import BlockGibbs
@@ -31,6 +32,7 @@ __all__ = [
     "ParallelTempering",
     "UnderdampedLangevin",
     "WalkJump",
+    "check_model",
     "log_partition_bounds",
     "plug_and_play_langevin",
     "run_chain",

@@ -56,6 +56,8 @@ class Exchange(BatchedKernel):
     torch.Size([4, 100])
     """
 
+    _normalisers_cancel = True
+
     def __init__(
         self,
         model: Model,

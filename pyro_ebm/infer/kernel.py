@@ -15,6 +15,7 @@ from torch.distributions.transforms import Transform
 from _ppl_ebm.adaptation import PRECONDITIONERS
 from _ppl_ebm.calls import show_constructor
 from _ppl_ebm.checks import check_positive, check_probability
+from pyro_ebm.infer.check_model import check_sampled
 from pyro_ebm.infer.potential import FunctionPotential, ModelPotential, Potential, PotentialFn, ScoreFn, Values, finite
 from pyro_ebm.sampling import steps
 from pyro_ebm.sampling.adaptation import AdaptationState, WarmupAdaptation
@@ -68,6 +69,8 @@ class BatchedKernel(MCMCKernel):
 
     #: Of the chains' state.
     chain_type: type = steps.State
+    #: Whether the normalisers of observed energies play no part.
+    _normalisers_cancel = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -147,6 +150,8 @@ class BatchedKernel(MCMCKernel):
     ) -> None:
         """Build the target for these arguments, and check it; forget all earlier chains."""
         self.cleanup()
+        if self.model is not None:
+            check_sampled(self.model, args, kwargs, cancels=self._normalisers_cancel)
         self.potential = self._make_potential(initial_params, args, kwargs)
         self.transforms = self.potential.transforms
         self.potential.verify(num_chains)

@@ -10,11 +10,12 @@ from torch.distributions import constraints
 
 from _ppl_ebm.calls import show_constructor
 from _ppl_ebm.shapes import check_broadcast
+from pyro_ebm.distributions.capabilities import WithoutPartition
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.sampling.types import ArrayLike
 
 
-class Criterion(TorchDistribution):
+class Criterion(WithoutPartition, TorchDistribution):
     """A learning criterion of an energy distribution, to observe data under.
 
     ``log_prob(value)`` is minus the criterion of each datum, so that its gradient in the parameters of ``base`` is the
