@@ -1,4 +1,4 @@
-"""What inference over a model's sites asks of the normalisers of its energies: the findings, and what is said of them."""
+"""What inference over a program's sites needs to know of its energies: findings, and what is said of them."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -61,7 +61,8 @@ def judge(sites: Sequence[EnergySite], package: str, on_unknown: OnUnknown, canc
     :param cancels: whether the constants of observed energies may depend on anything.
     :raises IntractablePartitionError: with ``on_unknown="error"``, of the first.
 
-    >>> judge([EnergySite("v", "BernoulliRBM", True, False, True, depends_on=("w",))], "pyro_ebm", "error")  # doctest: +ELLIPSIS
+    >>> site = EnergySite("v", "BernoulliRBM", True, False, True, depends_on=("w",))
+    >>> judge([site], "pyro_ebm", "error")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     _ppl_ebm.errors.IntractablePartitionError: site 'v': the partition function of BernoulliRBM is not known, and it ...
     """
@@ -94,7 +95,9 @@ def contained(distribution: Any, distribution_type: type, wanted: type, excluded
         return
     if isinstance(distribution, excluded) or not isinstance(distribution, distribution_type):
         return
-    parts = [part for held in vars(distribution).values() for part in (held if isinstance(held, list | tuple) else [held])]
+    parts = [
+        part for held in vars(distribution).values() for part in (held if isinstance(held, list | tuple) else [held])
+    ]
     parts = [part for part in parts if isinstance(part, distribution_type)]
     for part in parts:
         for found, is_compared in contained(part, distribution_type, wanted, excluded):

@@ -1,8 +1,8 @@
 """A test of whole programs, before inference: does it need normalisers that are not known?
 
-A distribution sees from inside that it is differentiated in a parameter, or that one value meets several models. It does
-not see a mixture of separate objects, an index that a kernel draws, a branch through which no gradient flows, importance
-weights, or an exponent that is learned. :func:`check_model` follows what the parameters of every energy depend on.
+A distribution sees from inside that it is differentiated in a parameter, or that one value meets several models. It
+does not see a mixture of separate objects, an index that a kernel draws, a branch through which no gradient flows,
+importance weights, or an exponent that is learned. :func:`check_model` follows what every energy depends on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -74,9 +74,7 @@ def check_sampled(model: Model, args: ModelArgs, kwargs: ModelKwargs, *, cancels
     judge(energy_sites(model, args, kwargs, is_learned=False), "numpyro_ebm", "error", cancels)
 
 
-def energy_sites(
-    model: Model, args: ModelArgs, kwargs: ModelKwargs, is_learned: bool = True
-) -> tuple[EnergySite, ...]:
+def energy_sites(model: Model, args: ModelArgs, kwargs: ModelKwargs, is_learned: bool = True) -> tuple[EnergySite, ...]:
     """The energies at the sites of a program, which is traced and not run.
 
     :param is_learned: whether parameters are learned, and not constants.

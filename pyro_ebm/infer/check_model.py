@@ -1,10 +1,11 @@
 """A test of whole programs, before inference: does it need normalisers that are not known?
 
-A distribution sees from inside that it is differentiated in a parameter, or that one value meets several models. It does
-not see a mixture of separate objects, an index that a kernel draws, a branch through which no gradient flows, importance
-weights, or an exponent that is learned. :func:`check_model` follows what the parameters of every energy depend on.
+A distribution sees from inside that it is differentiated in a parameter, or that one value meets several models. It
+does not see a mixture of separate objects, an index that a kernel draws, a branch through which no gradient flows,
+importance weights, or an exponent that is learned. :func:`check_model` follows what every energy depends on.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -79,15 +80,12 @@ def check_sampled(model: Model, args: ModelArgs, kwargs: ModelKwargs, *, cancels
     judge(energy_sites(model, args, kwargs, is_learned=False), "pyro_ebm", "error", cancels)
 
 
-def energy_sites(
-    model: Model, args: ModelArgs, kwargs: ModelKwargs, is_learned: bool = True
-) -> tuple[EnergySite, ...]:
+def energy_sites(model: Model, args: ModelArgs, kwargs: ModelKwargs, is_learned: bool = True) -> tuple[EnergySite, ...]:
     """The energies at the sites of a program.
 
     :param is_learned: whether parameters are learned, and not constants.
     """
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices), pyro.validation_enabled(False), poutine.block(), torch.no_grad():
+    with _without_traces():
         origins = Origins()
         with _Labels(origins, is_learned), origins:
             nodes = poutine.trace(model).get_trace(*args, **kwargs).nodes
@@ -101,6 +99,21 @@ def energy_sites(
     return tuple(
         site._replace(depends_on=tuple(sorted({*site.depends_on, *moved.get(site.name, _NONE)}))) for site in found
     )
+
+
+@contextlib.contextmanager
+def _without_traces() -> Iterator[None]:
+    """Leaves random numbers, parameters and outer handlers as they were; nothing is checked or differentiated."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    parameters = pyro.get_param_store()
+    with (
+        torch.random.fork_rng(devices),
+        parameters.scope(parameters.get_state()),
+        pyro.validation_enabled(False),
+        poutine.block(),
+        torch.no_grad(),
+    ):
+        yield
 
 
 def _describe(node: Site, energy: EnergyDistribution, is_compared: bool, origins: "Origins") -> EnergySite:
@@ -136,7 +149,9 @@ class Origins(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._names: dict[int, tuple[torch.Tensor, _Names]] = {}  # by identity; the tensor is kept, so that it is unique
+        self._names: dict[
+            int, tuple[torch.Tensor, _Names]
+        ] = {}  # by identity; the tensor is kept, so that it is unique
         #: Names of what became a Python number, and may have decided a branch.
         self.decided: _Names = _NONE
 
@@ -165,7 +180,10 @@ class Origins(TorchFunctionMode):
         if not names:
             return output
         changed = [*_tensors(output)]
-        if getattr(func, "__name__", "").rstrip("_") != getattr(func, "__name__", "") or func is torch.Tensor.__setitem__:
+        if (
+            getattr(func, "__name__", "").rstrip("_") != getattr(func, "__name__", "")
+            or func is torch.Tensor.__setitem__
+        ):
             changed.append(args[0])  # in place
         for tensor in changed:
             self.label(tensor, names)
