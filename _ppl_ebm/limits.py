@@ -4,3 +4,6 @@
 MAX_ENUMERATED_TERMS = 2**16
 #: How often starting points of chains without a finite energy are drawn anew.
 NUM_REDRAWS = 50
+
+#: Effective size of importance weights below which their spread tells no standard error.
+MIN_EFFECTIVE_SIZE = 10

@@ -8,11 +8,16 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.scipy.special import logsumexp
+from jax.typing import ArrayLike
+from numpyro.util import not_jax_tracer
 from tqdm.auto import tqdm
 
+from _ppl_ebm.bounds import MAX_Z, check_agreement, check_start, warn_of_estimate
 from _ppl_ebm.checks import check_positive_int
+from _ppl_ebm.limits import MIN_EFFECTIVE_SIZE
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.sampling import steps
 from numpyro_ebm.sampling.keys import require_key
@@ -93,13 +98,15 @@ class LogPartitionBounds(NamedTuple):
     """Stochastic bounds on log Z from both ends of an annealing path; every field has the shape ``batch_shape``.
 
     :param lower: forward estimate, at most log Z in expectation.
-    :param upper: reverse estimate, at least log Z in expectation where the chains started exactly.
-    :param lower_standard_error: of ``lower``, over chains (delta method).
-    :param upper_standard_error: of ``upper``.
+    :param upper: reverse estimate, at least log Z in expectation **where the chains started exactly**; else an estimate
+        and no bound: from chains that all miss a mode, it and ``lower`` agree on a value that is too small.
+    :param lower_standard_error: of ``lower``, over chains (delta method); infinite at an effective size below 10, of
+        which no error can be told.
+    :param upper_standard_error: of ``upper``, likewise.
     :param lower_effective_sample_size: of the forward weights, at most the number of chains.
     :param upper_effective_sample_size: of the reverse weights.
-    :param exact_start: whether the reverse chains started from exact draws; else from long chains, whose distance from
-        the model the upper bound does not cover.
+    :param exact_start: whether the reverse chains started from exact draws; else from ``start`` or from long chains,
+        whose distance from the model ``upper`` does not cover.
     """
 
     lower: jax.Array
@@ -115,6 +122,7 @@ def log_partition_bounds(
     rng_key: Key | None,
     distribution: EnergyDistribution,
     *,
+    start: ArrayLike | None = None,
     num_chains: int = 100,
     num_temperatures: int = 1000,
     num_leapfrog: int = 5,
@@ -122,15 +130,23 @@ def log_partition_bounds(
 ) -> LogPartitionBounds:
     """Bounds on log Z by annealing forward and in reverse (Neal 2001; Grosse, Ghahramani & Adams 2015).
 
-    Reverse chains start from exact draws of the distribution where it has them, else from the ends of chains of
-    ``num_temperatures`` transitions, and cool down to independent units.
+    Reverse chains start from ``start``, else from exact draws of the distribution where it has them, else from the ends
+    of chains of ``num_temperatures`` transitions, and cool down to independent units. Only from exact draws is
+    ``upper`` a bound.
 
     :param rng_key: a JAX PRNG key.
     :param distribution: an energy distribution, as :class:`AnnealedImportanceSampling` takes it.
+    :param start: draws to start reverse chains from in place of exact ones, shape ``(n, *batch_shape, *event_shape)``:
+        of a tempered run, or data; ``num_chains`` of them are chosen at random.
     :param num_chains: chains in each direction.
     :param num_temperatures: inverse temperatures, equally spaced, one transition at each.
     :param num_leapfrog: leapfrog steps of a Hamiltonian transition.
     :param progress: show tqdm progress bars.
+    :raises ValueError: if the two contradict each other (NaN where traced), because the reverse chains did not start
+        from the distribution; for a ``start`` of another shape.
+    :raises TypeError: for a discrete family without conditionals.
+
+    A warning says so where ``upper`` is no bound because neither exact draws nor ``start`` are there.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_ebm import GaussianBernoulliRBM
@@ -149,17 +165,38 @@ def log_partition_bounds(
     path = _Path(distribution)
     step_sizes = _pilot(path, key_pilot, num_temperatures, num_leapfrog)
     forward = _anneal(path, key_run, step_sizes, num_chains, num_leapfrog, progress)[0]
-    exact = distribution.has_exact_sampler
-    shape = (num_chains, *distribution.batch_shape)
-    if exact:
-        values = Exact().sample(key_start, distribution, shape)
-    else:
-        values = chain_ends(key_start, distribution.chain, distribution, shape, num_temperatures)
+    exact = start is None and distribution.has_exact_sampler
+    values = _reverse_start(key_start, distribution, start, num_chains, num_temperatures)
     reverse = _anneal_in_reverse(path, key_reverse, step_sizes, values, num_leapfrog, progress)
     lower, lower_error, lower_size = _log_mean(forward)
     upper, upper_error, upper_size = _log_mean(-reverse)
-    base = path.base_log_partition
-    return LogPartitionBounds(base + lower, base - upper, lower_error, upper_error, lower_size, upper_size, exact)
+    lower, upper = path.base_log_partition + lower, path.base_log_partition - upper
+    error = jnp.hypot(lower_error, upper_error)
+    if not_jax_tracer(error):
+        check_agreement(type(distribution).__name__, np.asarray(lower), np.asarray(upper), np.asarray(error))
+    else:
+        lower, upper = (jnp.where(lower - upper > MAX_Z * error, jnp.nan, bound) for bound in (lower, upper))
+    errors = [
+        jnp.where(size < MIN_EFFECTIVE_SIZE, jnp.inf, error)
+        for size, error in ((lower_size, lower_error), (upper_size, upper_error))
+    ]
+    return LogPartitionBounds(lower, upper, errors[0], errors[1], lower_size, upper_size, exact)
+
+
+def _reverse_start(
+    rng_key: Key, distribution: EnergyDistribution, start: ArrayLike | None, num_chains: int, num_temperatures: int
+) -> jax.Array:
+    """Where reverse chains start: some of ``start``, exact draws, or the ends of chains, of which a warning tells."""
+    shape = (num_chains, *distribution.batch_shape)
+    if start is not None:
+        check_start(jnp.shape(start), (*distribution.batch_shape, *distribution.event_shape))
+        draws = distribution.check_value(start, "start")
+        rows = jax.random.choice(rng_key, len(draws), (num_chains,), replace=len(draws) < num_chains)
+        return draws[rows]
+    if distribution.has_exact_sampler:
+        return Exact().sample(rng_key, distribution, shape)
+    warn_of_estimate(type(distribution).__name__)
+    return chain_ends(rng_key, distribution.chain, distribution, shape, num_temperatures)
 
 
 def _log_mean(log_weights: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
