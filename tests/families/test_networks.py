@@ -154,6 +154,46 @@ def test_causal_networks_are_found_out(backend):
     backend.distributions.CausalAutoencoder(ops(backend).tanh, (3,), validate_args=False)
 
 
+@pytest.mark.parametrize("name", ["whole", "self", "ahead"])
+def test_networks_that_stop_being_causal(backend, name):
+    """Matrices ``r(x) = M x`` that training has filled, as the optimiser's gradients fill them, where it is not masked."""
+    matrix = {
+        "whole": np.random.default_rng(0).normal(size=(5, 5)),
+        "self": np.diag([0.0, 0.0, 0.0, 1e-3, 0.0]),
+        "ahead": np.eye(5, k=4),
+    }[name]
+    data = np.random.default_rng(1).normal(size=(100, 5))
+
+    def log_prob(matrix, value):
+        linear = as_network(backend, lambda x: (matrix * x[..., None, :]).sum(-1))
+        return backend.distributions.CausalAutoencoder(linear, (5,), validate_args=False).log_prob(value)
+
+    value = backend.array(data)
+    with pytest.raises(ValueError, match="inputs at or after their own place, at the parameters in use"):
+        log_prob(backend.array(matrix), value)
+    causal = np.tril(np.ones((5, 5)), -1)
+    expected = -0.5 * ((data - data @ causal.T) ** 2 + np.log(2 * np.pi)).sum(-1)
+    np.testing.assert_allclose(backend.numpy(log_prob(backend.array(causal), value)), expected, **TOLERANCE)
+    if backend.name == "numpyro":
+        traced = backend.compiled(log_prob)
+        assert np.isnan(traced(backend.array(matrix), value)).any()
+        np.testing.assert_allclose(traced(backend.array(causal), value), expected, **TOLERANCE)
+
+
+def test_a_causal_module_that_was_filled_after_it_was_checked():
+    import torch
+
+    from pyro_ebm import CausalAutoencoder
+
+    network = torch.nn.Linear(3, 3, bias=False, dtype=torch.float64)
+    network.weight.data = torch.tril(torch.ones(3, 3, dtype=torch.float64), -1)
+    value = torch.randn(20, 3, dtype=torch.float64)
+    CausalAutoencoder(network, (3,)).log_prob(value)
+    network.weight.data[0, 2] = 0.1
+    with pytest.raises(ValueError, match="training filled the network's mask"):
+        CausalAutoencoder(network, (3,)).log_prob(value)
+
+
 @pytest.mark.parametrize("family", ["LineIntegralEnergy", "GradientStepEnergy"])
 def test_parameters_of_the_network_are_guarded(backend, family):
     def objective(weights):

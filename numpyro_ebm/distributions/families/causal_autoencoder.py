@@ -10,13 +10,16 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
+from numpyro.util import not_jax_tracer
 
+from _ppl_ebm.errors import NOT_CAUSAL
 from numpyro_ebm.distributions.normaliser import LogPartition
 from numpyro_ebm.distributions.parts.networks import NetworkAutoencoder, dependence
 from numpyro_ebm.sampling.protocols import Sampler
-from numpyro_ebm.sampling.types import Key
+from numpyro_ebm.sampling.types import Key, PyTree
 
 _Network = Callable[[jax.Array], jax.Array]
+_OTHER = 1.37  # of a size that data have
 
 
 class CausalAutoencoder(NetworkAutoencoder):
@@ -37,8 +40,10 @@ class CausalAutoencoder(NetworkAutoencoder):
     :param log_partition: normaliser policy; ``"auto"`` is exact.
     :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: ``Exact()`` (default), ``Ancestral()``, ``Hamiltonian()`` or ``Langevin()``.
-    :raises ValueError: if the network is not causal (found by three random probes, unless it is traced or
-        ``validate_args=False``), and on first use if its output has another shape.
+    :raises ValueError: if the network is not causal: when it is given, by three random probes (unless it is traced or
+        ``validate_args=False``); and in every ``log_prob``, at the parameters in use, by one more evaluation of each
+        value with the coordinates from some on changed. Where traced, that ``log_prob`` is NaN. On first use also if
+        the network's output has another shape.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_ebm import CausalAutoencoder
@@ -99,6 +104,25 @@ class CausalAutoencoder(NetworkAutoencoder):
     @property
     def has_ancestral_sampler(self) -> bool:
         return True
+
+    def log_prob(self, value: ArrayLike, intermediates: PyTree = None) -> jax.Array:
+        log_prob = super().log_prob(value, intermediates)
+        leaks = lax.stop_gradient(self._map(type(self)._leaks, self.check_value(value)))
+        if not not_jax_tracer(leaks):
+            return jnp.where(leaks, jnp.nan, log_prob)
+        if leaks.any():
+            raise ValueError(NOT_CAUSAL)
+        return log_prob
+
+    def _leaks(self, value: jax.Array) -> jax.Array:
+        """Whether outputs up to some coordinate, another one for every value, move with the inputs from there on."""
+        size = len(value)
+        first = jnp.nan_to_num(jnp.floor(997 * jnp.abs(value).sum()) % size).astype(int)
+        places = jnp.arange(size)
+        output = self._network(value)
+        moved = self._network(jnp.where(places >= first, _OTHER * jnp.cos(places) - value, value))
+        tolerance = 100 * jnp.finfo(output.dtype).eps * jnp.maximum(jnp.abs(output).max(), jnp.abs(moved).max())
+        return jnp.any((places <= first) & ~(jnp.abs(moved - output) <= tolerance))
 
     def _energy(self, value: jax.Array) -> jax.Array:
         return 0.5 * (((value - self._network(value)) / self.scale) ** 2).sum()

@@ -7,12 +7,15 @@ import numpy as np
 import torch
 from torch.distributions import constraints
 
+from _ppl_ebm.errors import NOT_CAUSAL
+from pyro_ebm.distributions.batching import is_concrete
 from pyro_ebm.distributions.normaliser import LogPartition
 from pyro_ebm.distributions.parts.networks import NetworkAutoencoder, dependence
 from pyro_ebm.sampling.protocols import Sampler
 from pyro_ebm.sampling.types import ArrayLike
 
 _Network = Callable[[torch.Tensor], torch.Tensor]
+_OTHER = 1.37  # of a size that data have
 
 
 class CausalAutoencoder(NetworkAutoencoder):
@@ -34,8 +37,10 @@ class CausalAutoencoder(NetworkAutoencoder):
     :param log_partition: normaliser policy; ``"auto"`` is exact.
     :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: ``Exact()`` (default), ``Ancestral()``, ``Hamiltonian()`` or ``Langevin()``.
-    :raises ValueError: if the network is not causal (see :func:`dependence`; not with ``validate_args=False``), and
-        on first use if its output has another shape.
+    :raises ValueError: if the network is not causal: when it is given (see :func:`dependence`; not with
+        ``validate_args=False``); and in every ``log_prob``, at the parameters in use, by one more evaluation of each
+        value with the coordinates from some on changed. Under ``torch.func`` and ``torch.jit`` that ``log_prob`` is
+        NaN. On first use also if the network's output has another shape.
 
     >>> import torch
     >>> from pyro_ebm import CausalAutoencoder
@@ -96,6 +101,26 @@ class CausalAutoencoder(NetworkAutoencoder):
     @property
     def has_ancestral_sampler(self) -> bool:
         return True
+
+    def log_prob(self, value: ArrayLike) -> torch.Tensor:
+        log_prob = super().log_prob(value)
+        leaks = self._leaks(self.check_value(value))
+        if not is_concrete(leaks):
+            return torch.where(leaks, torch.nan, log_prob)
+        if leaks.any():
+            raise ValueError(NOT_CAUSAL)
+        return log_prob
+
+    @torch.no_grad()
+    def _leaks(self, value: torch.Tensor) -> torch.Tensor:
+        """Whether outputs up to some coordinate, another one for every value, move with the inputs from there on."""
+        places = torch.arange(value.shape[-1], device=value.device)
+        first = (torch.floor(997 * value.abs().sum(-1, keepdim=True)) % len(places)).nan_to_num()
+        other = torch.where(places >= first, _OTHER * torch.cos(places.to(value.dtype)) - value, value)
+        output, moved = self._network(torch.stack([value, other]))
+        size = torch.maximum(output.abs().amax(-1, keepdim=True), moved.abs().amax(-1, keepdim=True))
+        is_still = (moved - output).abs() <= 100 * torch.finfo(output.dtype).eps * size
+        return ((places <= first) & ~is_still).any(-1)
 
     def _energy(self, value: torch.Tensor) -> torch.Tensor:
         return 0.5 * (((value - self._network(value)) / self.scale) ** 2).sum(-1)
