@@ -42,8 +42,8 @@ def incomparable_message(name: str, package: str, axis: int, size: int) -> str:
 #: Of a network that stopped being causal, or never was.
 NOT_CAUSAL = (
     "reconstruct: CausalAutoencoder expected output i to depend on inputs before i only, got outputs that move with "
-    "inputs at or after their own place, at the parameters in use: training filled the network's mask, its layers are not "
-    "masked, or it draws random numbers (a module with dropout belongs in evaluation mode)"
+    "inputs at or after their own place, at the parameters in use: training filled the network's mask, its layers are "
+    "not masked, or it draws random numbers (a module with dropout belongs in evaluation mode)"
 )
 
 

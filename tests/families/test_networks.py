@@ -156,7 +156,7 @@ def test_causal_networks_are_found_out(backend):
 
 @pytest.mark.parametrize("name", ["whole", "self", "ahead"])
 def test_networks_that_stop_being_causal(backend, name):
-    """Matrices ``r(x) = M x`` that training has filled, as the optimiser's gradients fill them, where it is not masked."""
+    """Matrices ``r(x) = M x`` that training has filled, as gradients do where nothing masks them."""
     matrix = {
         "whole": np.random.default_rng(0).normal(size=(5, 5)),
         "self": np.diag([0.0, 0.0, 0.0, 1e-3, 0.0]),
