@@ -39,6 +39,18 @@ def incomparable_message(name: str, package: str, axis: int, size: int) -> str:
     )
 
 
+#: Of a network that is another function at every call.
+DRAWS = (
+    "expected the same outputs for equal inputs, got others at another call: the network draws random numbers "
+    "(dropout, a sampling encoder), so that it has another density each time"
+)
+
+#: Of a network whose outputs for a value change with its neighbours in the batch.
+MIXES = (
+    "expected outputs that depend on their own value alone, got others in another batch: the network mixes the values "
+    "of a batch (batch normalisation in training mode), so that there is no density of one value"
+)
+
 #: Of a network that stopped being causal, or never was.
 NOT_CAUSAL = (
     "reconstruct: CausalAutoencoder expected output i to depend on inputs before i only, got outputs that move with "

@@ -217,3 +217,55 @@ def test_causal_networks_are_learned_by_their_likelihood(backend):
     x = points(6)
     (gradient,) = backend.grad(objective, backend.array(0.3))
     np.testing.assert_allclose(gradient, (x[:, 0] * (x[:, 1] - 0.3 * x[:, 0])).sum(), rtol=1e-10)
+
+
+def test_random_networks_are_refused():
+    """Another density at every call: dropout, a function that draws, batch normalisation over the batch."""
+    import torch
+    from torch import nn
+
+    from pyro_ebm import CausalAutoencoder, GradientStepEnergy, LineIntegralEnergy, NeuralEnergy
+
+    dropout = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))
+    normalised = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    energy = lambda network: lambda x: network(x).sum(-1)  # noqa: E731
+    for family in (LineIntegralEnergy, GradientStepEnergy, CausalAutoencoder):
+        with pytest.raises(ValueError, match=r"reconstruct: expected the same outputs for equal inputs.*network\.eval"):
+            family(dropout.train(), (3,))
+        with pytest.raises(ValueError, match="reconstruct: expected outputs that depend on their own value alone"):
+            family(normalised.train(), (3,))
+    for network in (dropout, normalised):
+        with pytest.raises(ValueError, match="energy_fn: expected"):
+            NeuralEnergy(energy(network), (3,))
+    with pytest.raises(ValueError, match="energy_fn: expected the same outputs"):
+        NeuralEnergy(lambda x: (x + torch.randn_like(x)).sum(-1), (3,))
+    assert int(normalised[1].num_batches_tracked) == 0  # which the check leaves alone
+    for network in (dropout.eval(), normalised.eval()):
+        NeuralEnergy(energy(network), (3,)).log_prob(torch.zeros(3))
+        GradientStepEnergy(network, (3,)).log_prob(torch.zeros(3))
+
+
+def test_random_networks_are_refused_in_numpyro():
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from numpyro_ebm import GradientStepEnergy, NeuralEnergy
+
+    class Network(nnx.Module):
+        def __init__(self):
+            self.linear = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+            self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(1))
+
+        def __call__(self, x):
+            return self.dropout(self.linear(x))
+
+    network = Network()
+    with pytest.raises(ValueError, match="reconstruct: expected the same outputs for equal inputs.*deterministic=True"):
+        GradientStepEnergy(network, (3,))
+    with pytest.raises(ValueError, match="reconstruct: expected the same outputs"):
+        jax.jit(lambda x: GradientStepEnergy(network, (3,)).log_prob(x))(jnp.zeros(3))
+    with pytest.raises(ValueError, match="energy_fn: expected the same outputs"):
+        NeuralEnergy(lambda x: jnp.sum(x * np.random.default_rng().normal()), (3,))
+    network.eval()
+    GradientStepEnergy(network, (3,)).log_prob(jnp.zeros(3, jnp.float32))

@@ -10,6 +10,7 @@ import numpy as np
 from numpyro.distributions import constraints
 from numpyro.util import not_jax_tracer
 
+from _ppl_ebm.errors import DRAWS
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.distributions.parts.reconstruction import Reconstruction
 
@@ -28,6 +29,9 @@ class CallableEnergy(EnergyDistribution):
         if not isinstance(event_shape, tuple) or not all(isinstance(size, int) and size > 0 for size in event_shape):
             raise TypeError(f"event_shape: expected a tuple of positive integers, got {event_shape!r}")
         self._leaves, self._structure = flatten_callable(function)
+        has_state = not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in self._leaves)  # keys and counters
+        if has_state or not_jax_tracer(jnp.zeros(())):
+            check_repeatable(self.callable_name, self._callable, event_shape, self.dtype)
 
     @property
     def _callable(self) -> Callable[[jax.Array], jax.Array]:
@@ -63,6 +67,24 @@ class CallableEnergy(EnergyDistribution):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._leaves, self._structure = flatten_callable(state.pop(self.callable_name))
         self.__dict__.update(state)
+
+
+def check_repeatable(name: str, network: Callable[..., Any], event_shape: tuple[int, ...], dtype: Any) -> None:
+    """Refuse a network of which another call gives another output; not where its outputs are traced.
+
+    :param name: the argument.
+    :param network: a copy, whose states may change.
+    :raises ValueError: for dropout and other random layers.
+    """
+    with jax.ensure_compile_time_eval():
+        value = jnp.asarray(np.random.default_rng(0).normal(size=event_shape), dtype)
+        once, again = network(value), network(value)
+    if not (not_jax_tracer(once) and not_jax_tracer(again)) or jnp.shape(once) != jnp.shape(again):
+        return
+    tolerance = float(jnp.finfo(dtype).eps) ** 0.5
+    size = np.abs(np.nan_to_num(once)).max(initial=0.0)
+    if not np.allclose(once, again, rtol=tolerance, atol=tolerance * size, equal_nan=True):
+        raise ValueError(f"{name}: {DRAWS}; give it without, by network.eval() or deterministic=True")
 
 
 def flatten_callable(function: Callable[..., Any]) -> tuple[tuple[Any, ...], Any]:

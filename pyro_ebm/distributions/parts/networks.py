@@ -10,10 +10,15 @@ import numpy as np
 import torch
 from torch.distributions import constraints
 
+from _ppl_ebm.errors import DRAWS, MIXES
 from pyro_ebm.distributions.batching import as_tensor, in_function_transform, is_concrete, pullback
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.distributions.parts.reconstruction import Reconstruction
 from pyro_ebm.sampling.types import ArrayLike
+
+_Network = Callable[[torch.Tensor], torch.Tensor]
+#: Networks whose outputs were found to be functions of their inputs, with the modes of their modules.
+_REPEATABLE: weakref.WeakKeyDictionary[Any, tuple[bool, ...]] = weakref.WeakKeyDictionary()
 
 
 class CallableEnergy(EnergyDistribution):
@@ -34,6 +39,10 @@ class CallableEnergy(EnergyDistribution):
 
     def _evaluate(self, value: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
+
+    def _validate_parameters(self) -> None:
+        super()._validate_parameters()
+        check_repeatable(self.callable_name, self._callable, self.event_shape, self._reference())
 
     @property
     def support(self) -> constraints.Constraint:
@@ -63,6 +72,50 @@ class CallableEnergy(EnergyDistribution):
         return beside_value + super().parameter_arrays()
 
 
+def check_repeatable(name: str, network: _Network, event_shape: tuple[int, ...], like: torch.Tensor) -> None:
+    """Refuse a network of which another call, or another batch around a value, gives another output.
+
+    :param name: the argument.
+    :param like: a tensor of the network's type and device.
+    :raises ValueError: for dropout and other random layers, and batch normalisation in training mode.
+    """
+    modules = list(_modules(network))
+    modes = tuple(module.training for module in modules)
+    if torch.jit.is_tracing() or in_function_transform() or (modules and _REPEATABLE.get(network) == modes):
+        return
+    inputs = torch.as_tensor(np.random.default_rng(0).normal(size=(2, *event_shape))).to(like)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _kept_buffers(modules):
+        outputs = [network(inputs), network(inputs), network(inputs[:1])]
+    if not all(isinstance(output, torch.Tensor) and output.dim() for output in outputs):
+        return  # which is an error on first use
+    once, again, alone = outputs
+    if once.shape == again.shape and not _is_close(once, again):
+        raise ValueError(f"{name}: {DRAWS}; put its modules in evaluation mode, network.eval()")
+    if once[:1].shape == alone.shape and not _is_close(once[:1], alone):
+        raise ValueError(f"{name}: {MIXES}; put its modules in evaluation mode, network.eval()")
+    if modules:
+        _REPEATABLE[network] = modes
+
+
+def _is_close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    tolerance = torch.finfo(one.dtype).eps ** 0.5 if one.is_floating_point() else 0.0
+    return torch.allclose(
+        one, other, rtol=tolerance, atol=tolerance * float(one.abs().nan_to_num().max()), equal_nan=True
+    )
+
+
+@contextlib.contextmanager
+def _kept_buffers(modules: list[torch.nn.Module]) -> Iterator[None]:
+    """Leaves running statistics as they were."""
+    buffers = [buffer for module in modules for buffer in module.buffers(recurse=False)]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, kept in zip(buffers, before, strict=True):
+            buffer.copy_(kept)
+
+
 def captured(function: Any) -> list[Any]:
     """What a function is made of, itself or its owner and what it refers to: modules, distributions, tensors."""
     defaults = getattr(function, "__defaults__", None) or ()
@@ -90,7 +143,6 @@ def _tensors(function: Any) -> Iterator[torch.Tensor]:
             yield part if isinstance(part, torch.Tensor) else torch.empty(0, dtype=part.dtype, device=part.device)
 
 
-_Network = Callable[[torch.Tensor], torch.Tensor]
 _NUM_PROBES = 3
 _PROBED: weakref.WeakKeyDictionary[Any, dict[Any, np.ndarray]] = weakref.WeakKeyDictionary()
 
@@ -168,10 +220,16 @@ def _probe(network: _Network, event_shape: tuple[int, ...], like: torch.Tensor) 
     return found
 
 
+def _modules(network: _Network) -> Iterator[torch.nn.Module]:
+    for part in captured(network):
+        if isinstance(part, torch.nn.Module):
+            yield from part.modules()
+
+
 @contextlib.contextmanager
 def _evaluation_mode(network: _Network) -> Iterator[None]:
     """A network's modules in evaluation mode, without the hooks of ``Module.train``."""
-    modules = [module for part in captured(network) if isinstance(part, torch.nn.Module) for module in part.modules()]
+    modules = list(_modules(network))
     modes = [module.training for module in modules]
     try:
         for module in modules:
