@@ -153,6 +153,7 @@ def test_other_choices_are_refused(program):
         program.check(constant, program, on_unknown="ignore")
 
 
+@pytest.mark.pyro
 def test_nothing_is_drawn_or_learned():
     """Pyro's random state and parameter store are left as they were."""
     import pyro
@@ -172,7 +173,11 @@ def kernels(backend):
         yield from ("HMC", "NUTS")
 
 
-KERNELS = [(name, kernel) for name in ("numpyro", "pyro") for kernel in kernels(name)]
+KERNELS = [
+    pytest.param(name, kernel, marks=getattr(pytest.mark, name))
+    for name in ("numpyro", "pyro")
+    for kernel in kernels(name)
+]
 
 
 @pytest.mark.parametrize(("name", "kernel"), KERNELS)
@@ -202,6 +207,7 @@ def plain_number(p, name="v"):
     p.sample(name, p.machine(p.normal(f"w_{name}") * p.weights), p.data)
 
 
+@pytest.mark.pyro
 def test_branches_of_python():
     """Which JAX cannot trace: Pyro."""
     program = Program(get_backend("pyro"))
@@ -218,6 +224,7 @@ def test_branches_of_python():
     assert program.check(harmless)[0].depends_on == ()
 
 
+@pytest.mark.pyro
 def test_enumerated_indices_raise_by_themselves():
     """Pyro's enumeration, in which every distribution sees all its models at one value."""
     import pyro
@@ -244,6 +251,7 @@ def test_enumerated_indices_raise_by_themselves():
     assert torch.isfinite(marginals["k"].logits).all()
 
 
+@pytest.mark.numpyro
 def test_enumerated_indices_raise_by_themselves_in_numpyro():
     import jax
     from numpyro.infer import config_enumerate
