@@ -45,7 +45,7 @@ test-numpyro: $(INSTALLED)
 	$(PYTEST) -m "numpyro and not pyro and not slow"
 
 test-slow: $(INSTALLED)
-	$(PYTEST) -m slow
+	$(PYTEST) --no-loadscope-reorder -m slow
 
 # Old libraries warn about newer ones beneath them, which is no concern of ours.
 test-floors: $(FLOORS)/.installed

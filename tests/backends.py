@@ -206,16 +206,18 @@ def slow_in(*names):
     return "backend", [_marked(parameter, names) for parameter in backends()]
 
 
-def pairs(cases, slow=(), name="name"):
+def pairs(cases, slow=(), name="name", without=()):
     """The fixture ``backend`` and a case, for ``pytest.mark.parametrize(..., indirect=["backend"])``.
 
     :param slow: the pairs ``(backend, case)`` that belong to the slow suite.
     :param name: of the test's argument for the case.
+    :param without: the pairs that are left out, because others run the same code of the backend.
     """
     return ("backend", name), [
         pytest.param(*backend.values, case, marks=[*backend.marks, *([pytest.mark.slow] if chosen else [])])
         for backend in backends()
         for case in cases
+        if (backend.values[0], case) not in without
         for chosen in [(backend.values[0], case) in slow]
     ]
 

@@ -58,3 +58,5 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords and not _has_gpu():
             item.add_marker(skip)
+    # Programs first: a worker is busy with them for a third of the slow suite's time, and nobody should wait for it.
+    items.sort(key=lambda item: item.path.name != "test_examples.py")

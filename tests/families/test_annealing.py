@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.special import gammaln, logsumexp
 
-from backends import slow_in
+from backends import except_numpyro, pairs, slow_in
 from families.cases import make, parameters
 from families.test_energies import plane_moments
 from families.test_networks import network
@@ -71,11 +71,14 @@ def test_bounds_of_machines_with_known_values(backend, family, visible, hidden):
     assert (found.lower_effective_sample_size > 20).all()
 
 
-SLOW = ["mPoT", "pooled mPoT", "PoT", "cRBM", "gated RBM", "normalised cRBM", "mcAE sigmoid"]
+FAST = [("pyro", "mcRBM"), ("pyro", "tied tanh")]
+PATHS = ["mcRBM", "tied tanh", "mPoT", "pooled mPoT", "PoT", "cRBM", "gated RBM", "normalised cRBM", "mcAE sigmoid"]
+SLOW = [(backend, name) for backend in ("numpyro", "pyro") for name in PATHS if (backend, name) not in FAST]
 
 
-@pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
-@pytest.mark.parametrize("name", ["mcRBM", "tied tanh", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.mark.parametrize(
+    *pairs(PATHS, SLOW, without=except_numpyro(["pooled mPoT", "normalised cRBM"], [])), indirect=["backend"]
+)
 def test_bounds_of_every_kind_of_path(backend, name):
     """Gibbs along the family's path, Hamiltonian along it, and Hamiltonian along the geometric one, against a grid."""
     log_partition = float(plane_moments(backend.name, name)[0])
