@@ -59,5 +59,12 @@ NOT_CAUSAL = (
 )
 
 
+#: Of a prior whose support an encoder's normal distribution leaves.
+NOT_ON_THE_LINE = (
+    "energy: EnergyPrior expected a density over all vectors of real numbers, where q(z | x) draws, got {}, which has "
+    "none outside its support"
+)
+
+
 class ImproperDensityError(ValueError):
     """The parameters give an energy whose ``exp(-energy)`` cannot be normalised."""

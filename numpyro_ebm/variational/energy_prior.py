@@ -7,6 +7,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
+from _ppl_ebm.errors import NOT_ON_THE_LINE
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.distributions.parts.networks import CallableEnergy
 from numpyro_ebm.objectives.contrastive import ContrastiveDivergence, PersistentContrastiveDivergence
@@ -120,6 +121,8 @@ def _check_energy(energy: EnergyDistribution) -> EnergyDistribution:
             "energy: EnergyPrior expected a continuous distribution of batch shape () over vectors, got "
             f"{type(energy).__name__} of batch shape {energy.batch_shape} and event shape {energy.event_shape}"
         )
+    if energy.unconstrained is not energy:
+        raise ValueError(NOT_ON_THE_LINE.format(type(energy).__name__))
     return energy
 
 

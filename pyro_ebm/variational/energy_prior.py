@@ -6,6 +6,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch.distributions import biject_to
 
+from _ppl_ebm.errors import NOT_ON_THE_LINE
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.distributions.parts.networks import CallableEnergy, captured
 from pyro_ebm.objectives.contrastive import ContrastiveDivergence, PersistentContrastiveDivergence
@@ -134,6 +135,8 @@ def _check_energy(energy: EnergyDistribution) -> EnergyDistribution:
             f"{type(energy).__name__} of batch shape {tuple(energy.batch_shape)} and event shape "
             f"{tuple(energy.event_shape)}"
         )
+    if energy.unconstrained is not energy:
+        raise ValueError(NOT_ON_THE_LINE.format(type(energy).__name__))
     return energy
 
 
