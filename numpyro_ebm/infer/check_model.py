@@ -5,6 +5,7 @@ does not see a mixture of separate objects, an index that a kernel draws, a bran
 importance weights, or an exponent that is learned. :func:`check_model` follows what every energy depends on.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -41,7 +42,8 @@ def check_model(
     :param guide: a guide with the same arguments, whose energies are looked at too.
     :param on_unknown: ``"error"``, or ``"warn"`` for a warning at every such site.
     :param kwargs: keyword arguments of the model.
-    :return: what was found, site by site; those of the guide last.
+    :return: what was found, site by site; those of the guide last. A warning says where a learned energy in the guide
+        needs another loss than ``Trace_ELBO``.
     :raises IntractablePartitionError: naming the first site whose parameters depend on a latent or learned one, that is
         compared with others in a mixture, or whose exponent is learned, while its normaliser is not known.
     :raises ValueError: for another ``on_unknown``.
@@ -59,10 +61,16 @@ def check_model(
     """
     check_choice(on_unknown)
     found = energy_sites(model, args, kwargs)
-    if guide is not None:
-        found += energy_sites(guide, args, kwargs)
-    judge(found, "numpyro_ebm", on_unknown)
-    return found
+    guided = () if guide is None else energy_sites(guide, args, kwargs)
+    judge(found + guided, "numpyro_ebm", on_unknown)
+    for site in guided:
+        if site.depends_on:
+            warnings.warn(
+                f"site {site.name!r} of the guide: draws of {site.family} carry no gradient, and Trace_ELBO puts "
+                "nothing in its place, so that SVI would learn its parameters wrongly; TraceGraph_ELBO learns them",
+                stacklevel=2,
+            )
+    return found + guided
 
 
 def check_sampled(model: Model, args: ModelArgs, kwargs: ModelKwargs, *, cancels: bool = False) -> None:

@@ -148,6 +148,18 @@ def test_guides(program):
         program.check(constant, program, guide=guide)
 
 
+@pytest.mark.numpyro
+def test_learned_energies_in_guides_need_another_loss():
+    program = Program(get_backend("numpyro"))
+
+    def guide(p):
+        p.sample("h", p.machine(p.host.param("w", p.weights), log_partition="auto"))
+
+    with pytest.warns(UserWarning, match=r"site 'h' of the guide: .* TraceGraph_ELBO"):
+        found = program.check(constant, program, guide=guide)
+    assert [site.name for site in found] == ["v", "h"]
+
+
 def test_other_choices_are_refused(program):
     with pytest.raises(ValueError, match="on_unknown: expected 'error' or 'warn', got 'ignore'"):
         program.check(constant, program, on_unknown="ignore")
