@@ -4,7 +4,11 @@ Both are differences of free energies whose negative samples are constants: the 
 chain, and the value of the difference estimates no likelihood.
 """
 
+from collections.abc import MutableMapping
+from typing import NamedTuple
+
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from _ppl_ebm.checks import check_positive_int
 from pyro_ebm.distributions.energy import EnergyDistribution
@@ -49,11 +53,38 @@ class ContrastiveDivergence(Criterion):
         return contrast(self.base, points, negative_samples(self.base, points, self.num_steps))
 
 
+class _Advanced(NamedTuple):
+    """What chains were last advanced under, and the version of their tensor since then."""
+
+    parameters: list[torch.Tensor]
+    num_steps: int
+    version: int
+
+
+_ADVANCED: MutableMapping[torch.Tensor, _Advanced] = WeakTensorKeyDictionary()
+
+
+def _is_advanced(chains: torch.Tensor, parameters: list[torch.Tensor], num_steps: int) -> bool:
+    """Whether chains are where transitions under these parameters have left them."""
+    last = None if torch.jit.is_tracing() else _ADVANCED.get(chains)
+    if last is None or (last.num_steps, last.version, len(last.parameters)) != (
+        num_steps,
+        chains._version,
+        len(parameters),
+    ):
+        return False
+    return all(
+        one.device == other.device and torch.equal(one, other)
+        for one, other in zip(last.parameters, parameters, strict=True)
+    )
+
+
 class PersistentContrastiveDivergence(Criterion):
     """PCD-k: :math:`F(v)` minus the mean free energy of chains that live on between updates (Tieleman 2008).
 
-    Making the criterion advances the chains by ``num_steps`` transitions under the current parameters, **in place**.
-    Keep them in a tensor beside the model, or in a buffer of a ``PyroModule``::
+    Making the criterion advances the chains by ``num_steps`` transitions under the current parameters, **in place**,
+    once for the same parameters: what evaluates the model again, ``svi.evaluate_loss``, ``Predictive`` or several
+    particles, finds them where they are. Keep them in a tensor beside the model, or in a buffer of a ``PyroModule``::
 
         chains = torch.zeros(100, 784)
 
@@ -83,8 +114,14 @@ class PersistentContrastiveDivergence(Criterion):
         check_positive_int("num_steps", num_steps)
         super().__init__(base)
         start = _check_chains(base, chains)
+        parameters = [tensor.detach() for tensor in base.parameter_arrays()]
+        if _is_advanced(chains, parameters, num_steps):
+            self.negative = start.clone()
+            return
         self.negative = negative_samples(base, start, num_steps)
         chains.copy_(self.negative)
+        kept = [tensor.clone() for tensor in parameters]
+        _ADVANCED[chains] = _Advanced(kept, num_steps, chains._version)
 
     def loss(self, value: ArrayLike) -> torch.Tensor:
         positive, negative = _both_energies(self.base, self.base.check_value(value), self.negative)

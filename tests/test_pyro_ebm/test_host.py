@@ -263,10 +263,41 @@ def test_persistent_chains_are_updated_in_place():
     criterion = objectives.PersistentContrastiveDivergence(RBM, chains)
     first = chains.clone()
     torch.testing.assert_close(criterion.negative, first)
-    objectives.PersistentContrastiveDivergence(RBM, chains)
+    again = objectives.PersistentContrastiveDivergence(RBM, chains)
+    torch.testing.assert_close(chains, first)  # under the same parameters
+    torch.testing.assert_close(again.negative, first)
+    objectives.PersistentContrastiveDivergence(RBM.replace(scale=2.0), chains)
     assert not torch.allclose(chains, first)
     with pytest.raises(ValueError, match=r"^chains: "):
         objectives.PersistentContrastiveDivergence(RBM, zeros(10, 3).requires_grad_())
+
+
+def test_persistent_chains_advance_once_for_the_same_parameters(data):
+    """Losses, predictions and further particles leave them alone; the next step, or chains that were set, moves them."""
+    chains = zeros(10, 3)
+
+    def model():
+        scale = pyro.param("scale", torch.ones(3), constraint=dist.constraints.positive)
+        criterion = objectives.PersistentContrastiveDivergence(RBM.replace(scale=scale), chains)
+        with pyro.plate("data", len(data)):
+            pyro.sample("v", criterion, obs=data)
+
+    svi = SVI(model, lambda: None, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO(num_particles=3))
+    svi.step()
+    before = chains.clone()
+    svi.evaluate_loss()  # under what the step has made of the parameters
+    after = chains.clone()
+    assert not torch.equal(after, before)
+    svi.evaluate_loss()
+    Predictive(model, num_samples=2)()
+    torch.testing.assert_close(chains, after, rtol=0, atol=0)
+    svi.step()  # its gradient is at the same parameters
+    torch.testing.assert_close(chains, after, rtol=0, atol=0)
+    svi.step()
+    assert not torch.equal(chains, after)
+    chains.zero_()
+    svi.evaluate_loss()
+    assert chains.abs().min() > 0
 
 
 @pytest.mark.parametrize("guide", [autoguide.AutoNormal, autoguide.AutoDelta])
