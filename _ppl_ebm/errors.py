@@ -66,5 +66,20 @@ NOT_ON_THE_LINE = (
 )
 
 
+def no_entropy(name: str) -> NotImplementedError:
+    """The error of an entropy that has no closed form."""
+    return NotImplementedError(
+        f"entropy: {name} has none in closed form; where is_normalized, estimate it by the mean of -log_prob(draws)"
+    )
+
+
+def no_reparametrised_draws(name: str) -> NotImplementedError:
+    """The error of draws that would have to follow the parameters."""
+    return NotImplementedError(
+        f"rsample: draws of {name} do not follow its parameters, and carry no gradient; use sample, and a criterion or "
+        "log_prob for gradients in the parameters"
+    )
+
+
 class ImproperDensityError(ValueError):
     """The parameters give an energy whose ``exp(-energy)`` cannot be normalised."""

@@ -4,6 +4,7 @@ import jax
 from jax.typing import ArrayLike
 
 from _ppl_ebm.capabilities import CAPABILITIES, Capability
+from _ppl_ebm.errors import no_entropy, no_reparametrised_draws
 from numpyro_ebm.sampling.protocols import Energy
 from numpyro_ebm.sampling.types import Key
 
@@ -97,3 +98,17 @@ class Capabilities:
         :raises NotImplementedError: unless :attr:`has_annealing`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no path from independent units")
+
+    def rsample(self, key: Key | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Refused: draws carry no gradient.
+
+        :raises NotImplementedError: always.
+        """
+        raise no_reparametrised_draws(type(self).__name__)
+
+    def entropy(self) -> jax.Array:
+        """Refused: it has no closed form.
+
+        :raises NotImplementedError: always.
+        """
+        raise no_entropy(type(self).__name__)

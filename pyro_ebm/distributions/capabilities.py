@@ -1,8 +1,11 @@
 """What an energy may be able to do for samplers and estimators, and says that it can; nothing, by default."""
 
+from collections.abc import Sequence
+
 import torch
 
 from _ppl_ebm.capabilities import CAPABILITIES, Capability
+from _ppl_ebm.errors import no_entropy, no_reparametrised_draws
 from pyro_ebm.sampling.protocols import Energy
 from pyro_ebm.sampling.types import ArrayLike
 
@@ -96,3 +99,17 @@ class Capabilities:
         :raises NotImplementedError: unless :attr:`has_annealing`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no path from independent units")
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> torch.Tensor:
+        """Refused: draws carry no gradient.
+
+        :raises NotImplementedError: always.
+        """
+        raise no_reparametrised_draws(type(self).__name__)
+
+    def entropy(self) -> torch.Tensor:
+        """Refused: it has no closed form.
+
+        :raises NotImplementedError: always.
+        """
+        raise no_entropy(type(self).__name__)

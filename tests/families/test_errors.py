@@ -203,3 +203,11 @@ def test_a_refused_update_leaves_the_chains_alone(backend):
             num_steps=0,
         )
     np.testing.assert_array_equal(backend.numpy(chains), np.zeros((5, 3)))
+
+
+def test_what_energies_do_not_have(backend):
+    machine = make(backend, "GaussianBernoulliRBM", parameters("GaussianBernoulliRBM"))
+    with pytest.raises(NotImplementedError, match="entropy: GaussianBernoulliRBM has none in closed form"):
+        machine.entropy()
+    with pytest.raises(NotImplementedError, match="rsample: draws of GaussianBernoulliRBM do not follow"):
+        machine.rsample(None)

@@ -273,7 +273,7 @@ def test_persistent_chains_are_updated_in_place():
 
 
 def test_persistent_chains_advance_once_for_the_same_parameters(data):
-    """Losses, predictions and further particles leave them alone; the next step, or chains that were set, moves them."""
+    """Losses, predictions and further particles leave them alone; another step, or setting them, does not."""
     chains = zeros(10, 3)
 
     def model():
