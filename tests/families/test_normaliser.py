@@ -1,5 +1,6 @@
 """The normaliser of a distribution: one object, what it allows, and an exact value that is computed once."""
 
+import copy
 import importlib
 import pickle
 
@@ -49,6 +50,18 @@ def test_other_parameters_are_another_sum(backend, family, sums):
     other = distribution.replace(hidden_bias=backend.array(p.hidden_bias))
     assert abs(float(other.log_partition) - oracle.log_partition(family, p)) < 1e-10
     assert len(sums) == 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_copy_with_another_parameter_is_another_sum(backend, family):
+    """Copies share their normaliser, and criteria set parameters of copies."""
+    p = parameters(family)
+    distribution = make(backend, family, p)
+    assert abs(float(distribution.log_partition) - oracle.log_partition(family, p)) < 1e-10
+    p.hidden_bias = p.hidden_bias + 0.5
+    other = copy.copy(distribution)
+    other.hidden_bias = backend.array(p.hidden_bias)
+    assert abs(float(other.log_partition) - oracle.log_partition(family, p)) < 1e-10
 
 
 @pytest.mark.parametrize("family", FAMILIES)

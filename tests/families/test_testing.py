@@ -44,12 +44,19 @@ FAST = [
 COMPILED = [
     *("GaussianBernoulliRBM", "CausalAutoencoder", "a function", "a family of one's own"),
 ]
-#: What differs from another case by its activation, temperature or pooling alone: Pyro runs them, and in NumPyro, which
-#: compiles for minutes, parity and ``test_energies.py`` hold their functions against the same references.
+#: What differs from another case by its activation, temperature, pooling or sizes alone: Pyro runs them; in NumPyro,
+#: which compiles for minutes, parity and ``test_energies.py`` hold their functions against the same references.
 VARIANTS = [
     *("pooled mPoT", "normalised cRBM", "tied relu", "tied step", "tied softmax", "tempered tied tanh"),
     *("gated sigmoid", "gated softmax", "tempered gated tanh", "cAE tanh", "cAE relu", "cAE softmax", "mcAE relu"),
-    *("tempered cAE sigmoid", "relu on the unit square"),
+    *(
+        "tempered cAE sigmoid",
+        "relu on the unit square",
+        "tied sigmoid",
+        "tempered mcAE softmax",
+        "cRBM of mixed signs",
+    ),
+    *("mcRBM with few filters", "normalised mcRBM"),
 ]
 SLOW = [*except_numpyro(CASES, COMPILED), *(("pyro", name) for name in CASES if name not in FAST)]
 
