@@ -6,7 +6,7 @@ importance weights, or an exponent that is learned. :func:`check_model` follows 
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -190,5 +190,5 @@ def _equation_origins(equation: JaxprEqn, inputs: Sequence[_Names]) -> list[_Nam
     return [_join(inputs)] * len(equation.outvars)
 
 
-def _join(names: object) -> _Names:
+def _join(names: Iterable[_Names]) -> _Names:
     return frozenset().union(*names)

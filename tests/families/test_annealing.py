@@ -216,7 +216,7 @@ def test_starts_and_errors_of_bounds(backend):
     with pytest.raises(ValueError, match=r"start: expected shape \(n, 4\), got \(4,\)"):
         bounds(backend, machine, start=backend.array(np.zeros(4)))
     with pytest.raises(ValueError, match=r"start: .* support"):
-        bounds(backend, machine, start=backend.array(np.full((5, 4), 0.5)))
+        bounds(backend, machine.replace(validate_args=True), start=backend.array(np.full((5, 4), 0.5)))
     options = {"num_temperatures": 3, "num_chains": 8}
     found = bounds(backend, machine, start=backend.array(np.zeros((5, 4))), **options)
     assert np.isinf(found.lower_standard_error)
@@ -225,7 +225,6 @@ def test_starts_and_errors_of_bounds(backend):
 
 def test_bounds_that_contradict_each_other_are_refused(backend):
     """Reverse chains that start where the couplings play no part, and are soon at the base."""
-    weights = backend.array(np.full((12, 2), 0.5))
-    machine = backend.distributions.BernoulliRBM(weights, log_partition=None)
+    machine = backend.distributions.BernoulliRBM(backend.array(np.full((12, 2), 2.0)), log_partition=None)
     with pytest.raises(ValueError, match=r"expected a lower bound below the upper one, got .* for BernoulliRBM"):
-        bounds(backend, machine, start=backend.array(np.zeros((5, 12))), num_temperatures=2, num_chains=50)
+        bounds(backend, machine, start=backend.array(np.zeros((5, 12))), num_temperatures=3, num_chains=200)

@@ -206,14 +206,14 @@ def test_a_refused_update_leaves_the_chains_alone(backend):
     np.testing.assert_array_equal(backend.numpy(chains), np.zeros((5, 3)))
 
 
-<<<<<<< HEAD
 def test_what_energies_do_not_have(backend):
     machine = make(backend, "GaussianBernoulliRBM", parameters("GaussianBernoulliRBM"))
     with pytest.raises(NotImplementedError, match="entropy: GaussianBernoulliRBM has none in closed form"):
         machine.entropy()
     with pytest.raises(NotImplementedError, match="rsample: draws of GaussianBernoulliRBM do not follow"):
         machine.rsample(None)
-=======
+
+
 @pytest.mark.parametrize("family", ["BernoulliRBM", "GaussianBernoulliRBM", "GaussianRBM", "TiedAutoencoder"])
 def test_surplus_positional_arguments_are_answered_with_the_call(backend, family):
     """In 0.1 some families took the biases in one order, some in the other."""
@@ -221,4 +221,3 @@ def test_surplus_positional_arguments_are_answered_with_the_call(backend, family
     call = rf"^{family}: expected 1 positional argument, got 2; write {family}\(weights, \*, {first}=0.0, "
     with pytest.raises(TypeError, match=call):
         getattr(backend.distributions, family)(backend.array(W), backend.array(np.zeros(3)))
->>>>>>> main

@@ -243,8 +243,8 @@ def test_random_networks_are_refused():
         NeuralEnergy(lambda x: (x + torch.randn_like(x)).sum(-1), (3,))
     assert int(normalised[1].num_batches_tracked) == 0  # which the check leaves alone
     for network in (dropout.eval(), normalised.eval()):
-        NeuralEnergy(energy(network), (3,)).log_prob(torch.zeros(3))
-        GradientStepEnergy(network, (3,)).log_prob(torch.zeros(3))
+        NeuralEnergy(energy(network), (3,)).log_prob(torch.zeros(2, 3))
+        GradientStepEnergy(network, (3,)).log_prob(torch.zeros(2, 3))
 
 
 @pytest.mark.numpyro
