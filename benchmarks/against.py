@@ -115,7 +115,7 @@ def sampling_cells():
     many = jax.jit(lambda state: jax.lax.scan(lambda s, _: (kernel.sample(s, (), {}), None), state, length=1000)[0])
     yield "NumPyro MALA kernel", lambda: seconds(lambda: jax.block_until_ready(many(state))) / 64_000
 
-    model = machine(pyro_ebm, torch.as_tensor)
+    batched = machine(pyro_ebm, torch.as_tensor)
     for kind, warm, count in (
         ("ours MALA", 50, 800),
         ("ours HMC", 50, 100),
@@ -126,7 +126,7 @@ def sampling_cells():
 
         def run(kind=kind, warm=warm, count=count):
             pyro.set_rng_seed(0)
-            _, taken, _, gradients = sampling.pyro_ours(model, kind, 64, warm, count)
+            _, taken, _, gradients = sampling.pyro_ours(batched, kind, 64, warm, count)
             return taken / (64 * count if gradients != gradients else gradients)
 
         yield f"Pyro {kind}", run

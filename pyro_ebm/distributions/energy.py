@@ -352,7 +352,8 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         leaves = {name: tensor.requires_grad_() for name, tensor in model.parameters().items()}
         with torch.enable_grad():
             total = -(coefficients * model.energy(value)).sum()
-        return dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
+        gradients = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, gradients, strict=True))
 
     def check_value(self, value: ArrayLike, name: str = "value") -> torch.Tensor:
         """``value`` as a tensor of the parameters' type, expanded over the batch.

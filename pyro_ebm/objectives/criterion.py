@@ -64,7 +64,8 @@ class Criterion(WithoutPartition, TorchDistribution):
         for name, leaf in leaves.items():
             setattr(base, name, leaf)
         with torch.enable_grad():
-            gradients = torch.autograd.grad(criterion.loss(value).mean(), list(leaves.values()))
+            loss = criterion.loss(value).mean()
+            gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         return dict(zip(leaves, gradients, strict=True))
 
     @property

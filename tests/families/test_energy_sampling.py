@@ -31,7 +31,7 @@ def test_energies_without_conditionals_move_along_their_score(backend, name):
     *pairs(
         BATCHED,
         slow=except_numpyro(BATCHED, []),
-        without=except_numpyro(["pooled PoT", "PoT", "cRBM", "cAE sigmoid"], []),
+        without=[("numpyro", "pooled PoT")],
     ),
     indirect=["backend"],
 )

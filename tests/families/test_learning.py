@@ -197,3 +197,27 @@ def test_contrastive_divergence_of_a_batch_of_models(backend, shape):
     criterion = backend.stochastic(backend.objectives.ContrastiveDivergence, rbm)
     value = backend.array(np.ones((*shape, 2)))
     np.testing.assert_array_equal(backend.numpy(criterion.log_prob(value)), np.zeros(np.broadcast_shapes(shape, (4,))))
+
+
+@pytest.mark.parametrize("batch", [(), (6,)])
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [("TiedAutoencoder", {"activation": "tanh"}), ("ProductOfStudentT", {"concentration": 3.0})],
+)
+def test_gradients_of_parameters_that_were_not_given_are_zero(backend, family, options, batch):
+    """They play no part in the energy; the others' gradients are those of the loss."""
+    rng = np.random.default_rng(0)
+    couplings, data = 0.3 * rng.normal(size=(*batch, 2, 2)), backend.array(rng.normal(size=(6, 2)))
+    options = {name: value if isinstance(value, str) else backend.array(value) for name, value in options.items()}
+    build = lambda array: backend.objectives.ScoreMatching(getattr(backend.distributions, family)(array, **options))
+    criterion = build(backend.array(couplings))
+    found = {name: backend.numpy(array) for name, array in criterion.gradient(data).items()}
+    assert set(found) == set(criterion.base.parameter_dims)
+    first = next(iter(found))
+    (expected,) = backend.grad(lambda array: build(array).loss(data).mean(), backend.array(couplings))
+    np.testing.assert_allclose(found[first], expected, rtol=1e-9, atol=1e-12)
+    for name in criterion.base.absent:
+        np.testing.assert_array_equal(found[name], 0.0)
+    contrast = backend.stochastic(backend.objectives.ContrastiveDivergence, criterion.base)
+    if family == "ProductOfStudentT":
+        assert set(contrast.gradient(data)) == set(found)

@@ -82,10 +82,10 @@ def run_mcmc(kernel, *args, **options):
     return mcmc
 
 
-@pytest.mark.parametrize("kernel", [NUTS, HMC])
-def test_hmc_and_nuts_over_the_value(kernel):
+@pytest.mark.parametrize(("kernel", "num_chains"), [(NUTS, 1), pytest.param(NUTS, 2, marks=pytest.mark.slow), (HMC, 1)])
+def test_hmc_and_nuts_over_the_value(kernel, num_chains):
     """The posterior under a Gaussian likelihood is known exactly."""
-    mcmc = run_mcmc(kernel(latent_model))
+    mcmc = run_mcmc(kernel(latent_model), num_chains=num_chains, chain_method="vectorized")
     exact = RBM.condition_on_noisy(OBSERVED, NOISE)
     draws = np.asarray(mcmc.get_samples(group_by_chain=True)["v"])
     flat = draws.reshape(-1, 3)

@@ -97,9 +97,16 @@ def run_mcmc(kernel, *args, **options):
     return mcmc
 
 
-def test_hmc_over_the_value():
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        pytest.param(NUTS, id="nuts", marks=pytest.mark.slow),
+        pytest.param(lambda model: HMC(model, trajectory_length=2.0), id="hmc"),
+    ],
+)
+def test_hmc_and_nuts_over_the_value(kernel):
     """The posterior under a Gaussian likelihood is known exactly."""
-    draws = run_mcmc(HMC(latent_model, trajectory_length=2.0)).get_samples(group_by_chain=True)["v"]
+    draws = run_mcmc(kernel(latent_model)).get_samples(group_by_chain=True)["v"]
     exact = RBM.condition_on_noisy(OBSERVED, NOISE)
     assert_mean(draws[0].numpy(), exact.mean.numpy(), effective_sample_size(draws).numpy())
     squares = (draws - exact.mean) ** 2
