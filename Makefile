@@ -8,6 +8,10 @@ PYTEST := $(BIN)/python -m pytest $(WORKERS)
 INSTALLED := $(VENV)/.installed
 EXTRAS := pyro,numpyro,arviz,examples,test
 
+# Tests on an accelerator, in the Python of a machine that has one: of both packages, where tensors say where they are, and
+# of Pyro alone, where torch's default says it. Expectations stay those of the CPU.
+ON_GPU := XLA_PYTHON_CLIENT_PREALLOCATE=false $(PYTHON) -m pytest --numprocesses auto -m "not slow"
+
 # The oldest versions that pyproject.toml admits, and the quick tests that run with them: packages, densities and their
 # derivatives, criteria, ArviZ, kernels in both hosts' MCMC, networks of flax and equinox.
 FLOORS := .venv-floors
@@ -17,7 +21,7 @@ FLOOR_TESTS := tests/test_imports.py tests/test_packaging.py tests/families/test
 	tests/test_numpyro_ebm/test_host.py::test_networks_as_energies \
 	tests/test_pyro_ebm/test_kernels.py::test_pyro_mcmc_runs_every_kernel
 
-.PHONY: demo test test-pyro test-numpyro test-slow test-floors mutants lint bench docs clean
+.PHONY: demo test test-pyro test-numpyro test-slow test-floors test-gpu mutants lint bench docs clean
 
 $(INSTALLED): pyproject.toml setup.py .ci/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -46,6 +50,10 @@ test-numpyro: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(PYTEST) --no-loadscope-reorder -m slow
+
+test-gpu:
+	PPL_EBM_DEVICE=cuda $(ON_GPU) tests/families tests/test_numpyro_ebm
+	PPL_EBM_DEFAULT_DEVICE=cuda $(ON_GPU) tests/test_pyro_ebm
 
 # Old libraries warn about newer ones beneath them, which is no concern of ours.
 test-floors: $(FLOORS)/.installed

@@ -1,10 +1,11 @@
 """Analytic scores beside automatic differentiation of the same energies, in one run, as ratios.
 
-    python benchmarks/scores.py [--visible 64] [--hidden 128] [--chains 64]
+    python benchmarks/scores.py [--visible 64] [--hidden 128] [--chains 64] [--device cpu]
 
 Both sides are what a Markov chain calls at every step: the family's own ``_score``, and the base's fallback, which
 differentiates the family's ``_energy``. torch runs eagerly on one thread, JAX compiled. Best of several interleaved
-rounds, so that a busy moment of the machine hits both sides.
+rounds, so that a busy moment of the machine hits both sides. ``--device cuda`` moves torch's half to an accelerator;
+JAX takes one by itself where it is built for it.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def best_times(functions):
     return [min(kept) for kept in times]
 
 
-def torch_times(family, arguments, options, value):
+def torch_times(family, arguments, options, value, device):
     """Seconds of the analytic score and of automatic differentiation in torch."""
     import torch
 
@@ -67,16 +68,24 @@ def torch_times(family, arguments, options, value):
 
     torch.set_num_threads(1)
     model = getattr(distributions, family)(
-        **{name: torch.as_tensor(array) for name, array in arguments.items()}, **options, validate_args=False
+        **{name: torch.tensor(array, device=device) for name, array in arguments.items()},
+        **options,
+        validate_args=False,
     )
-    points = torch.as_tensor(value)
+    points = torch.tensor(value, device=device)
 
     def automatic():
         return distributions.EnergyDistribution._score(model, points)
 
+    def finished(function):
+        result = function()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return result
+
     with torch.no_grad():
         torch.testing.assert_close(model._score(points), automatic(), rtol=2e-3, atol=2e-3)
-        return best_times([lambda: model._score(points), automatic])
+        return best_times([lambda: finished(lambda: model._score(points)), lambda: finished(automatic)])
 
 
 def jax_times(family, arguments, options, value):
@@ -102,6 +111,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("visible", 64), ("hidden", 128), ("chains", 64)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", default="cpu", help="of torch's half: cpu or cuda")
     options = parser.parse_args()
     shape = (options.chains, options.visible)
     print(
@@ -113,8 +123,8 @@ def main():
         if family == "BinaryAutoencoder":
             value = (1 / (1 + np.exp(-value))).astype(np.float32)
         row = []
-        for timer in (torch_times, jax_times):
-            analytic, automatic = timer(family, arguments, settings, value)
+        for timer, where in ((torch_times, (options.device,)), (jax_times, ())):
+            analytic, automatic = timer(family, arguments, settings, value, *where)
             row += [1e6 * analytic, 1e6 * automatic, automatic / analytic]
         label = f"{family} {' '.join(str(setting) for setting in settings.values())}"
         print(f"{label:44s}{row[0]:8.0f}{row[1]:10.0f}{row[2]:7.2f}{row[3]:10.0f}{row[4]:10.0f}{row[5]:7.2f}")

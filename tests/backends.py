@@ -1,9 +1,13 @@
 """One face for both backends, so that a test of mathematics is written once and runs in each."""
 
 import importlib.util
+import os
 
 import numpy as np
 import pytest
+
+# Where Pyro's half of the tests keeps its arrays (`make test-gpu`: "cuda"); JAX takes the accelerator by itself.
+DEVICE = os.environ.get("PPL_EBM_DEVICE", "cpu")
 
 
 class NumPyroBackend:
@@ -95,10 +99,10 @@ class PyroBackend:
     def array(self, value, dtype=np.float64):
         import torch
 
-        return torch.tensor(np.asarray(value, dtype))
+        return torch.tensor(np.asarray(value, dtype), device=DEVICE)
 
     def numpy(self, value):
-        return np.asarray(value.detach())
+        return np.asarray(value.detach().cpu())
 
     def sample(self, distribution, seed, shape=()):
         import torch
@@ -126,7 +130,7 @@ class PyroBackend:
         import torch
 
         leaves = tuple(argument.detach().clone().requires_grad_() for argument in arguments)
-        return tuple(map(np.asarray, torch.autograd.grad(function(*leaves), leaves)))
+        return tuple(map(self.numpy, torch.autograd.grad(function(*leaves), leaves)))
 
     def hessian_trace(self, function, argument):
         import torch

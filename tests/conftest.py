@@ -1,6 +1,7 @@
 """Every test runs in float64; JAX refuses implicit rank promotion and keeps its compiled programs between runs."""
 
 import importlib.util
+import os
 import pathlib
 
 import pytest
@@ -18,6 +19,12 @@ if importlib.util.find_spec("torch"):
     import torch
 
     torch.set_num_threads(1)
+
+    torch.set_default_device(os.environ.get("PPL_EBM_DEFAULT_DEVICE", "cpu"))
+    if torch.cuda.is_available():  # NumPy, which compares, reads what lies elsewhere
+        _numpy, _array = torch.Tensor.numpy, torch.Tensor.__array__
+        torch.Tensor.numpy = lambda tensor, **options: _numpy(tensor.cpu(), **options)
+        torch.Tensor.__array__ = lambda tensor, *dtype: _array(tensor.cpu(), *dtype)
 
 
 @pytest.fixture(autouse=True)

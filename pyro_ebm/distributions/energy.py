@@ -157,6 +157,11 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         return getattr(self, next(iter(self.parameter_dims))).device
 
     @property
+    def _value_device(self) -> torch.device | None:
+        """Device that values have to be on, if there is one: functions without parameters are at home everywhere."""
+        return self.device
+
+    @property
     def is_discrete(self) -> bool:
         """Whether the values are discrete."""
         support: Any = self.support
@@ -438,7 +443,7 @@ class EnergyDistribution(Capabilities, TorchDistribution):
     @ignore_jit_warnings()
     def _check_batch(self, value: ArrayLike, core: tuple[int, ...], name: str) -> torch.Tensor:
         """``value`` as a real tensor of shape ``(..., *core)``, expanded over ``batch_shape``."""
-        tensor = as_tensor(name, value, self.device, self.dtype)
+        tensor = as_tensor(name, value, self._value_device, self.dtype)
         lead = tensor.shape[: max(0, tensor.dim() - len(core))]
         if tensor.shape[len(lead) :] != torch.Size(core):
             raise ValueError(f"{name}: expected shape (..., {commas(core)}), got {tuple(tensor.shape)}")

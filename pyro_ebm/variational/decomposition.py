@@ -51,7 +51,7 @@ def elbo_decomposition(
     check_samples(num_samples, batch_size)
     x, _ = data_of(vae, data)
     joint, everything = LogJoint(vae), encode_all(vae, x, batch_size)
-    sums = torch.zeros(3, dtype=torch.float64)
+    sums = torch.zeros(3, dtype=torch.float64, device="cpu")
     for rows, loc, scale in batches(batch_size, x, *everything):
         terms = _terms(joint, num_samples, everything, rows, (loc, scale))
         sums += torch.stack([term.double().sum().cpu() for term in terms])

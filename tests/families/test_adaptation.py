@@ -29,9 +29,7 @@ class Normal:
         return 0.5 * ((sites["x"] / self.scales) ** 2).sum()
 
     def pyro(self, sites):
-        import torch
-
-        return 0.5 * ((sites["x"] / torch.as_tensor(self.scales)) ** 2).sum(-1)
+        return 0.5 * ((sites["x"] / sites["x"].new_tensor(self.scales)) ** 2).sum(-1)
 
 
 class LogGamma:
@@ -48,9 +46,7 @@ class LogGamma:
         return (jnp.exp(sites["x"]) - self.shapes * sites["x"]).sum()
 
     def pyro(self, sites):
-        import torch
-
-        return (torch.exp(sites["x"]) - torch.as_tensor(self.shapes) * sites["x"]).sum(-1)
+        return (sites["x"].exp() - sites["x"].new_tensor(self.shapes) * sites["x"]).sum(-1)
 
 
 class Run:

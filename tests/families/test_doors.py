@@ -193,8 +193,8 @@ def own_estimator(backend):
 
             def weighted_samples(self, energy):
                 shape = (NUM_DRAWS, *energy.batch_shape, *energy.event_shape)
-                generator = torch.Generator().manual_seed(0)
-                samples = 2 * torch.randn(shape, dtype=energy.dtype, generator=generator)
+                generator = torch.Generator(energy.device).manual_seed(0)
+                samples = 2 * torch.randn(shape, dtype=energy.dtype, device=energy.device, generator=generator)
                 log_density = -0.125 * (samples**2).sum(-1) - energy.event_shape[0] * math.log(
                     2 * math.sqrt(2 * math.pi)
                 )

@@ -482,7 +482,7 @@ def test_a_numpyro_network_crosses_transformations():
 def test_a_pyro_network_crosses_vmap_and_trace():
     torch = pytest.importorskip("torch")
     backend = get_backend("pyro")
-    factors, state = tables("loop"), torch.tensor([2, 1, 3, 0])
+    factors, state = tables("loop"), backend.array([2, 1, 3, 0], int)
 
     def log_prob(table):
         arrays = {scope: backend.array(entries) for scope, entries in factors.items()}

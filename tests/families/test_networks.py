@@ -27,7 +27,7 @@ def as_network(backend, function):
     class Network(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.register_buffer("unit", torch.ones((), dtype=torch.float64))
+            self.register_buffer("unit", backend.array(1.0))
 
         def forward(self, x):
             return function(x)

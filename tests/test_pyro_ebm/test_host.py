@@ -462,6 +462,15 @@ def test_bernoulli_draws(dtype):
         np.testing.assert_array_equal(got, np.tile([1, 0, np.nan, 1, 0], (count, 1)))
 
 
+def test_functions_without_parameters_are_at_home_on_every_device():
+    elsewhere = torch.ones(3, 2, device="meta")
+    energy = NeuralEnergy(lambda v: (v**2).sum(-1), (2,), validate_args=False)
+    assert energy.energy(elsewhere).device.type == energy.score(elsewhere).device.type == "meta"
+    scaled = NeuralEnergy(torch.nn.Linear(2, 1), (2,), validate_args=False)
+    with pytest.raises(ValueError, match="value: expected a tensor on device cpu, got one on meta"):
+        scaled.energy(elsewhere)
+
+
 @pytest.mark.gpu
 def test_sampling_stays_on_the_accelerator():
     rbm = GaussianBernoulliRBM(ARGUMENTS["weights"].cuda(), sampler=infer.Gibbs(20))

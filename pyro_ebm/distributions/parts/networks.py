@@ -56,6 +56,10 @@ class CallableEnergy(EnergyDistribution):
     def device(self) -> torch.device:
         return self._reference().device
 
+    @property
+    def _value_device(self) -> torch.device | None:
+        return self.device if any(True for _ in _tensors(self._callable)) else None
+
     def _reference(self) -> torch.Tensor:
         """A tensor of the network's type and device."""
         return next((tensor for tensor in _tensors(self._callable) if tensor.is_floating_point()), torch.empty(0))
