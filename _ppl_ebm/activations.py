@@ -19,6 +19,9 @@ class Growth:
     :param limits: limits of g itself where its slope is 0 (the mean value, where it oscillates), else 0.
     :param bound: supremum of abs(g(u) - slope u).
     :param kinks: where g or its derivative jumps.
+    :param bends: infimum and supremum of g' between the kinks; ``None``: not known, and then the derivative at 20,001
+        inputs in (-100, 100) stands for them.
+    :param jump: how far g jumps up, at the most, where it is not continuous.
     :param is_continuous: whether g is; score matching needs that.
     :param is_joint: whether g maps the whole vector at once (softmax).
 
@@ -31,6 +34,8 @@ class Growth:
     limits: tuple[float, float] = (0.0, 0.0)
     bound: float = 0.0
     kinks: tuple[float, ...] = ()
+    bends: tuple[float, float] | None = None
+    jump: float = 0.0
     is_continuous: bool = True
     is_joint: bool = False
 
@@ -42,14 +47,21 @@ class Growth:
 
 def leaky_relu(negative_slope: float = 0.01) -> Growth:
     """max(u, 0) + negative_slope min(u, 0)."""
-    return Growth(name="leaky_relu", slopes=(negative_slope, 1.0), kinks=(0.0,))
+    return Growth(
+        name="leaky_relu",
+        slopes=(negative_slope, 1.0),
+        kinks=(0.0,),
+        bends=(min(negative_slope, 1.0), max(negative_slope, 1.0)),
+    )
 
 
 def soft_threshold(threshold: float = 1.0) -> Growth:
     """sign(u) max(abs(u) - threshold, 0)."""
     if not threshold >= 0:
         raise ValueError(f"threshold: expected a number of at least 0, got {threshold!r}")
-    return Growth(name="soft_threshold", slopes=(1.0, 1.0), bound=threshold, kinks=(-threshold, threshold))
+    return Growth(
+        name="soft_threshold", slopes=(1.0, 1.0), bound=threshold, kinks=(-threshold, threshold), bends=_RIGHT
+    )
 
 
 #: Scale and alpha of SELU (Klambauer et al. 2017).
@@ -60,32 +72,42 @@ _HALF_PI = math.pi / 2
 GROWTH = {
     growth.name: growth
     for growth in (
-        Growth(name="sigmoid", slopes=_FLAT, limits=(0.0, 1.0), bound=1.0),
-        Growth(name="tanh", slopes=_FLAT, limits=(-1.0, 1.0), bound=1.0),
-        Growth(name="hard_tanh", slopes=_FLAT, limits=(-1.0, 1.0), bound=1.0, kinks=(-1.0, 1.0)),
-        Growth(name="hard_sigmoid", slopes=_FLAT, limits=(0.0, 1.0), bound=1.0, kinks=(-3.0, 3.0)),
-        Growth(name="step", slopes=_FLAT, limits=(0.0, 1.0), bound=1.0, kinks=(0.0,), is_continuous=False),
-        Growth(name="softsign", slopes=_FLAT, limits=(-1.0, 1.0), bound=1.0, kinks=(0.0,)),
-        Growth(name="arctan", slopes=_FLAT, limits=(-_HALF_PI, _HALF_PI), bound=_HALF_PI),
-        Growth(name="probit", slopes=_FLAT, limits=(0.0, 1.0), bound=1.0),
-        Growth(name="sin", slopes=_FLAT, bound=1.0),
-        Growth(name="linear", slopes=(1.0, 1.0)),
-        Growth(name="relu", slopes=_RIGHT, kinks=(0.0,)),
+        Growth(name="sigmoid", slopes=_FLAT, limits=(0.0, 1.0), bound=1.0, bends=(0.0, 0.25)),
+        Growth(name="tanh", slopes=_FLAT, limits=(-1.0, 1.0), bound=1.0, bends=_RIGHT),
+        Growth(name="hard_tanh", slopes=_FLAT, limits=(-1.0, 1.0), bound=1.0, kinks=(-1.0, 1.0), bends=_RIGHT),
+        Growth(name="hard_sigmoid", slopes=_FLAT, limits=(0.0, 1.0), bound=1.0, kinks=(-3.0, 3.0), bends=(0.0, 1 / 6)),
+        Growth(
+            name="step",
+            slopes=_FLAT,
+            limits=(0.0, 1.0),
+            bound=1.0,
+            kinks=(0.0,),
+            bends=_FLAT,
+            jump=1.0,
+            is_continuous=False,
+        ),
+        Growth(name="softsign", slopes=_FLAT, limits=(-1.0, 1.0), bound=1.0, kinks=(0.0,), bends=_RIGHT),
+        Growth(name="arctan", slopes=_FLAT, limits=(-_HALF_PI, _HALF_PI), bound=_HALF_PI, bends=_RIGHT),
+        Growth(name="probit", slopes=_FLAT, limits=(0.0, 1.0), bound=1.0, bends=(0.0, 1 / math.sqrt(2 * math.pi))),
+        Growth(name="sin", slopes=_FLAT, bound=1.0, bends=(-1.0, 1.0)),
+        Growth(name="linear", slopes=(1.0, 1.0), bends=(1.0, 1.0)),
+        Growth(name="relu", slopes=_RIGHT, kinks=(0.0,), bends=_RIGHT),
         leaky_relu(),
-        Growth(name="elu", slopes=_RIGHT, limits=(-1.0, 0.0), bound=1.0, kinks=(0.0,)),
+        Growth(name="elu", slopes=_RIGHT, limits=(-1.0, 0.0), bound=1.0, kinks=(0.0,), bends=_RIGHT),
         Growth(
             name="selu",
             slopes=(0.0, SELU[0]),
             limits=(-SELU[0] * SELU[1], 0.0),
             bound=SELU[0] * SELU[1],
             kinks=(0.0,),
+            bends=(0.0, SELU[0] * SELU[1]),
         ),
-        Growth(name="gelu", slopes=_RIGHT, bound=0.17),
-        Growth(name="silu", slopes=_RIGHT, bound=0.28),
-        Growth(name="softplus", slopes=_RIGHT, bound=math.log(2)),
-        Growth(name="modulus", slopes=(-1.0, 1.0), kinks=(0.0,)),
+        Growth(name="gelu", slopes=_RIGHT, bound=0.17, bends=(-0.13, 1.13)),
+        Growth(name="silu", slopes=_RIGHT, bound=0.28, bends=(-0.1, 1.1)),
+        Growth(name="softplus", slopes=_RIGHT, bound=math.log(2), bends=_RIGHT),
+        Growth(name="modulus", slopes=(-1.0, 1.0), kinks=(0.0,), bends=(-1.0, 1.0)),
         soft_threshold(),
-        Growth(name="softmax", slopes=_FLAT, limits=(0.0, 1.0), bound=1.0, is_joint=True),
+        Growth(name="softmax", slopes=_FLAT, limits=(0.0, 1.0), bound=1.0, bends=(0.0, 0.5), is_joint=True),
     )
 }
 _NEVER_PROPER = ("square", "exp")

@@ -39,6 +39,18 @@ def incomparable_message(name: str, package: str, axis: int, size: int) -> str:
     )
 
 
+def unresolved_message(name: str) -> str:
+    """The text of the error where quadrature does not find log Z to its accuracy.
+
+    :param name: the density.
+    """
+    return (
+        f"{name}: log_partition: expected a density that quadrature resolves, got one with peaks that would fit between "
+        "its nodes, or steeper than they can follow (large weights or gains, a low temperature). Remedies: an "
+        "estimator or a constant as log_partition, or log_partition=None"
+    )
+
+
 #: Of a network that is another function at every call.
 DRAWS = (
     "expected the same outputs for equal inputs, got others at another call: the network draws random numbers "

@@ -450,6 +450,9 @@ def test_growth_is_that_of_the_function(backend, table, name):
     deviation = np.abs(g(u) - np.where(u < 0, *activation.slopes) * u).max()
     assert activation.bound - 0.03 <= deviation <= activation.bound + 1e-12
     curvature = backend.numpy(activation.curvature(backend.array(u)))
+    least, most = activation.bends
+    assert least - 1e-12 <= curvature.min() <= least + 0.02
+    assert most - 0.02 <= curvature.max() <= most + 1e-12
     smooth = np.min(np.abs(u[:, None] - [*activation.kinks, np.inf]), 1) > 0.02
     assert np.abs(np.diff(curvature))[smooth[1:] & smooth[:-1]].max() < 0.05
 

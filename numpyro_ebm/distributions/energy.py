@@ -198,13 +198,13 @@ class EnergyDistribution(Capabilities, Distribution):
     @property
     def is_normalized(self) -> bool:
         """Whether ``log_prob`` includes the partition function: exact, given or estimated."""
-        return self.normaliser.is_known
+        return self.normaliser.is_known and self.normaliser.holds(self)
 
     @property
     def log_partition(self) -> jax.Array:
         """The log partition function, shape ``batch_shape``.
 
-        :raises IntractablePartitionError: when it is not known.
+        :raises IntractablePartitionError: when it is not known, or quadrature does not resolve it (NaN where traced).
         """
         return self.normaliser.log_partition(self)
 
@@ -329,6 +329,17 @@ class EnergyDistribution(Capabilities, Distribution):
     def exact_log_partition(self) -> jax.Array:
         """log Z as a function of the parameters, shape ``batch_shape``, where :attr:`has_exact_partition`."""
         return jnp.broadcast_to(self._map(type(self)._exact_log_partition), self.batch_shape)
+
+    @property
+    def resolves_partition(self) -> bool:
+        """Whether the exact partition function is one at these parameters: always, for sums and formulas."""
+        return True
+
+    def check_partition(self, log_partition: jax.Array) -> None:
+        """Refuse an exact ``log_partition`` that turned out not to be: nothing, for sums and formulas.
+
+        :raises IntractablePartitionError: in families that override it.
+        """
 
     def check_value(self, value: ArrayLike, name: str = "value") -> jax.Array:
         """``value`` as an array of the parameters' type, broadcast over the batch.

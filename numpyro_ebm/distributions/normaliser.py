@@ -61,6 +61,13 @@ class Density(Energy, Protocol):
     def exact_log_partition(self) -> jax.Array:
         """log Z as a function of the parameters, shape ``batch_shape``."""
 
+    @property
+    def resolves_partition(self) -> bool:
+        """Whether that is one at these parameters."""
+
+    def check_partition(self, log_partition: jax.Array) -> None:
+        """Refuse an exact ``log_partition`` that turned out not to be."""
+
     def parameter_arrays(self) -> list[jax.Array]:
         """All arrays that log Z depends on."""
 
@@ -104,6 +111,10 @@ class Normaliser:
         """
         raise NotImplementedError
 
+    def holds(self, density: Density) -> bool:
+        """Whether what is known holds at the parameters of ``density``."""
+        return True
+
     def check_comparable(self, density: Density, lead: Sequence[int]) -> None:
         """Refuse to compare models whose constants are unknown.
 
@@ -145,6 +156,9 @@ class Exact(Normaliser):
     def policy(self) -> LogPartition:
         return "auto"
 
+    def holds(self, density: Density) -> bool:
+        return density.resolves_partition
+
     def log_partition(self, density: Density) -> jax.Array:
         arrays = density.parameter_arrays()
         if not all(not_jax_tracer(array) for array in arrays):
@@ -152,6 +166,7 @@ class Exact(Normaliser):
         if self._computed is None or not _are_same(self._computed[0], arrays):
             with jax.ensure_compile_time_eval():
                 self._computed = arrays, _exact_log_partition(density.unexpanded())
+        density.check_partition(self._computed[1])
         return jnp.broadcast_to(self._computed[1], density.batch_shape)
 
     def __getstate__(self) -> dict[str, Any]:

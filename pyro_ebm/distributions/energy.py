@@ -226,13 +226,13 @@ class EnergyDistribution(Capabilities, TorchDistribution):
     @property
     def is_normalized(self) -> bool:
         """Whether ``log_prob`` includes the partition function: exact, given or estimated."""
-        return self.normaliser.is_known
+        return self.normaliser.is_known and self.normaliser.holds(self)
 
     @property
     def log_partition(self) -> torch.Tensor:
         """The log partition function, shape ``batch_shape``.
 
-        :raises IntractablePartitionError: when it is not known.
+        :raises IntractablePartitionError: when it is not known, or quadrature does not resolve it (NaN where traced).
         """
         return self.normaliser.log_partition(self)
 
@@ -346,6 +346,17 @@ class EnergyDistribution(Capabilities, TorchDistribution):
     def exact_log_partition(self) -> torch.Tensor:
         """log Z as a function of the parameters, shape ``batch_shape``, where :attr:`has_exact_partition`."""
         return self._exact_log_partition().expand(self.batch_shape)
+
+    @property
+    def resolves_partition(self) -> bool:
+        """Whether the exact partition function is one at these parameters: always, for sums and formulas."""
+        return True
+
+    def check_partition(self, log_partition: torch.Tensor) -> None:
+        """Refuse an exact ``log_partition`` that turned out not to be: nothing, for sums and formulas.
+
+        :raises IntractablePartitionError: in families that override it.
+        """
 
     def parameter_gradient(self, value: torch.Tensor, coefficients: torch.Tensor) -> dict[str, torch.Tensor]:
         """Sum over values of the gradients of ``-energy`` in every parameter, without batch dimensions.

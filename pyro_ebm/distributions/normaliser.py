@@ -64,6 +64,13 @@ class Density(Energy, Protocol):
     def exact_log_partition(self) -> torch.Tensor:
         """log Z as a function of the parameters, shape ``batch_shape``."""
 
+    @property
+    def resolves_partition(self) -> bool:
+        """Whether that is one at these parameters."""
+
+    def check_partition(self, log_partition: torch.Tensor) -> None:
+        """Refuse an exact ``log_partition`` that turned out not to be."""
+
     def parameter_arrays(self) -> list[torch.Tensor]:
         """All tensors that log Z depends on."""
 
@@ -101,6 +108,10 @@ class Normaliser:
         :raises IntractablePartitionError: where it is not known.
         """
         raise NotImplementedError
+
+    def holds(self, density: Density) -> bool:
+        """Whether what is known holds at the parameters of ``density``."""
+        return True
 
     def check_comparable(self, density: Density, lead: Sequence[int]) -> None:
         """Refuse to compare models whose constants are unknown.
@@ -142,7 +153,15 @@ class Exact(Normaliser):
     def policy(self) -> LogPartition:
         return "auto"
 
+    def holds(self, density: Density) -> bool:
+        return density.resolves_partition
+
     def log_partition(self, density: Density) -> torch.Tensor:
+        log_partition = self._log_partition(density)
+        density.check_partition(log_partition)
+        return log_partition
+
+    def _log_partition(self, density: Density) -> torch.Tensor:
         if not all(is_concrete(tensor) and not tensor.requires_grad for tensor in density.parameter_arrays()):
             return density.exact_log_partition()
         key = _contents(density)

@@ -38,6 +38,9 @@ class Activation(Growth):
     :param limits: limits of g itself where its slope is 0 (the mean value, where it oscillates), else 0.
     :param bound: supremum of abs(g(u) - slope u).
     :param kinks: where g or its derivative jumps.
+    :param bends: infimum and supremum of g' between the kinks; ``None``: not known, and then the derivative at 20,001
+        inputs in (-100, 100) stands for them.
+    :param jump: how far g jumps up, at the most, where it is not continuous.
     :param is_continuous: whether g is; score matching needs that.
     :param is_joint: whether g maps the whole vector at once (softmax).
 

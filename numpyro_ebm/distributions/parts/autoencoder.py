@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
+from numpyro.util import not_jax_tracer
 
+from _ppl_ebm.errors import IntractablePartitionError, unresolved_message
 from _ppl_ebm.limits import MAX_ENUMERATED_TERMS
 from _ppl_ebm.properness import check_pooled_growth, check_spectral_norm
 from _ppl_ebm.quadrature import MAX_DIRECTIONS
@@ -129,6 +131,19 @@ class LinearAutoencoder(TemperedAutoencoder):
             return self._machine().exact_log_partition()
         inputs = self.hidden_bias + self.visible_bias @ self.weights
         return low_rank_log_partition(self.weights, inputs, self._gains(), self.activation, self.temperature)
+
+    @property
+    def resolves_partition(self) -> bool:
+        if self._is_machine:
+            return True
+        try:
+            return self.log_partition is not None
+        except IntractablePartitionError:
+            return False
+
+    def check_partition(self, log_partition: jax.Array) -> None:
+        if self._validate_args and not_jax_tracer(log_partition) and bool(jnp.isnan(log_partition).any()):
+            raise IntractablePartitionError(unresolved_message(type(self).__name__))
 
     def exact_sample(self, rng_key: Key, shape: tuple[int, ...]) -> jax.Array:
         return self._machine().exact_sample(rng_key, shape)

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch.distributions import constraints
 
+from _ppl_ebm.errors import IntractablePartitionError, unresolved_message
 from _ppl_ebm.limits import MAX_ENUMERATED_TERMS
 from _ppl_ebm.properness import check_pooled_growth, check_spectral_norm
 from _ppl_ebm.quadrature import MAX_DIRECTIONS
-from pyro_ebm.distributions.batching import linear
+from pyro_ebm.distributions.batching import is_concrete, linear
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.distributions.parts.activations import ACTIVATIONS, Activation
 from pyro_ebm.distributions.parts.filters import FilterEnergy, PooledUnits, Units
@@ -136,6 +137,19 @@ class LinearAutoencoder(TemperedAutoencoder):
             return self._machine().exact_log_partition()
         inputs = linear(self.visible_bias, self.weights, self.hidden_bias)
         return low_rank_log_partition(self.weights, inputs, self._gains(), self.activation, self.temperature)
+
+    @property
+    def resolves_partition(self) -> bool:
+        if self._is_machine:
+            return True
+        try:
+            return self.log_partition is not None
+        except IntractablePartitionError:
+            return False
+
+    def check_partition(self, log_partition: torch.Tensor) -> None:
+        if self._validate_args and is_concrete(log_partition) and bool(torch.isnan(log_partition).any()):
+            raise IntractablePartitionError(unresolved_message(type(self).__name__))
 
     def exact_sample(self, shape: tuple[int, ...]) -> torch.Tensor:
         return self._machine().exact_sample(shape)

@@ -6,7 +6,8 @@ r"""Partition functions of autoencoder energies over few directions, by quadratu
 
 is Gaussian off the span of the weights, and an integral over ``r = min(D, K)`` coordinates within it. The innermost
 coordinate is cut at the activation's kinks and integrated by Gauss-Legendre panels; the others take the trapezoidal
-rule, which converges exponentially for smooth integrands on a range that covers their mass.
+rule, which converges exponentially for smooth integrands on a range that covers their mass. Why no mode is missed stands
+in :mod:`_ppl_ebm.quadrature`.
 """
 
 import math
@@ -28,7 +29,8 @@ def low_rank_log_partition(
     activation: Activation,
     temperature: torch.Tensor,
 ) -> torch.Tensor:
-    """log Z of the energy above; NaN where the grid cannot resolve the integrand (its half disagrees by 1e-3).
+    """log Z of the energy above; NaN where the grid cannot resolve the integrand: its half disagrees by 1e-3, or peaks
+    would fit between its nodes.
 
     :param weights: W, shape ``(..., D, K)`` with ``min(D, K) <= 3``.
     :param inputs: the hidden units' inputs ``b + W'c`` at the visible bias, shape ``(..., K)``.
@@ -61,9 +63,10 @@ class _Lines:
         rows = weights.mT if self.size <= weights.shape[-1] else _triangle(weights).mT
         self.rows = rows @ _generic_rotation(rows)
         self.activation, self.inputs, self.gains, self.temperature = activation, inputs, gains, temperature
-        self.widths = _half_widths(self.rows, inputs, gains, activation, temperature)
         self.directions = rows.shape[-1]
         self.num_nodes = rules.OUTER_NODES[self.directions]
+        self.bends, self.jumps = _sharpest(self.rows, gains, activation, temperature)
+        self.middle, self.widths = self._range()
 
     def log_partition(self) -> torch.Tensor:
         """log Z of every model."""
@@ -75,10 +78,32 @@ class _Lines:
             fine = terms.flatten(1).logsumexp(1)
         else:
             fine, coarse = terms, self._terms(panels // 2)
-        checked = torch.where((fine - coarse).abs() < rules.TOLERANCE, fine, math.nan)
+        widest = _like(rules.widest_cells(self.directions), self.widths)
+        resolved = (self.widths * self.bends.sqrt() <= widest).all(-1) & ((fine - coarse).abs() < rules.TOLERANCE)
+        checked = torch.where(resolved, fine, math.nan)
         cells = torch.log(2 * self.widths[:, 1:] / max(1, self.num_nodes - 1)).sum(-1)
         gaussian = 0.5 * (self.size - self.directions) * torch.log(2 * math.pi * self.temperature)
         return checked + cells + gaussian
+
+    @torch.no_grad()
+    def _range(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Middle and half the width of each coordinate's range, shape ``(models, directions)``: what a formula allows,
+        narrowed to where the density is, which is found between nodes too.
+        """
+        widths = _half_widths(self.rows, self.inputs, self.gains, self.activation, self.temperature)
+        middle, unit = torch.zeros_like(widths), _like(rules.search_grid(self.directions), widths)
+        grid, step = torch.cartesian_prod(*[unit] * self.directions).reshape(-1, self.directions), 2 / (len(unit) - 1)
+        for _ in range(rules.NUM_SEARCHES):
+            cell = step * widths
+            chunks = grid.split(max(1, _CHUNK_SIZE // self.inputs.numel()))
+            density = torch.cat([self._log_density(middle[:, None] + widths[:, None] * part) for part in chunks], 1)
+            between = (self.bends * cell**2 / 8 + self.jumps * cell / 4).sum(-1, keepdim=True)
+            inside = density >= density.amax(1, keepdim=True) - rules.DEPTH - between
+            kept = torch.where(inside[..., None], grid, math.nan)
+            low, high = kept.nan_to_num(nan=1.0).amin(1) - step, kept.nan_to_num(nan=-1.0).amax(1) + step
+            low, high = low.clamp(min=-1), high.clamp(max=1)
+            middle, widths = middle + widths * 0.5 * (low + high), widths * 0.5 * (high - low)
+        return middle, widths
 
     def _terms(self, num_panels: int) -> torch.Tensor:
         """All lines' logarithms, shape ``(models, nodes, ...)``, without keeping what the backward pass recomputes."""
@@ -96,20 +121,27 @@ class _Lines:
         model, node = index // self.num_nodes**num_outer, index.unsqueeze(-1)
         strides = [self.num_nodes**power for power in reversed(range(num_outer))]
         node = node // index.new_tensor(strides) % self.num_nodes
-        rows, widths = self.rows[model], self.widths[model]
-        outer = _like(rules.outer_grid(self.directions), rows)[node] * widths[:, 1:]
+        rows, middle, widths = self.rows[model], self.middle[model], self.widths[model]
+        outer = middle[:, 1:] + _like(rules.outer_grid(self.directions), rows)[node] * widths[:, 1:]
         offsets = self.inputs[model] + (rows[..., 1:] @ outer.unsqueeze(-1)).squeeze(-1)
-        edges = _panel_edges(rows[..., 0], offsets, widths[:, :1], self.activation.kinks, num_panels)
-        half, middle = 0.5 * edges.diff(), 0.5 * (edges[:, 1:] + edges[:, :-1])
-        nodes = (middle.unsqueeze(-1) + half.unsqueeze(-1) * _like(rules.PANEL_NODES, rows)).flatten(1)
+        inner = middle[:, :1], widths[:, :1]
+        edges = _panel_edges(rows[..., 0], offsets, *inner, self.activation.kinks, num_panels)
+        half, centre = 0.5 * edges.diff(), 0.5 * (edges[:, 1:] + edges[:, :-1])
+        nodes = (centre.unsqueeze(-1) + half.unsqueeze(-1) * _like(rules.PANEL_NODES, rows)).flatten(1)
         areas = (half.unsqueeze(-1) * _like(rules.PANEL_WEIGHTS, rows)).flatten(1)
-        potential = self._potential(torch.addcmul(offsets[:, None], nodes[..., None], rows[:, None, :, 0]), model)
+        units = torch.addcmul(offsets[:, None], nodes[..., None], rows[:, None, :, 0])
+        potential = self._potential(units, self.gains[model])
         exponent = potential - 0.5 * (nodes**2 + (outer**2).sum(-1, keepdim=True))
         return _log_sum(exponent / self.temperature[model].unsqueeze(-1), areas)
 
-    def _potential(self, units: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
+    def _log_density(self, position: torch.Tensor) -> torch.Tensor:
+        """At ``position`` of shape ``(models, n, directions)``, shape ``(models, n)``."""
+        potential = self._potential(self.inputs[:, None] + position @ self.rows.mT, self.gains)
+        return (potential - 0.5 * (position**2).sum(-1)) / self.temperature.unsqueeze(-1)
+
+    def _potential(self, units: torch.Tensor, gains: torch.Tensor) -> torch.Tensor:
         potential = self.activation.antiderivative(units)
-        return potential if self.activation.is_joint else (potential @ self.gains[model].unsqueeze(-1)).squeeze(-1)
+        return potential if self.activation.is_joint else (potential @ gains.unsqueeze(-1)).squeeze(-1)
 
 
 def _like(array: npt.ArrayLike, tensor: torch.Tensor) -> torch.Tensor:
@@ -146,6 +178,23 @@ def _generic_rotation(rows: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
+def _sharpest(
+    rows: torch.Tensor, gains: torch.Tensor, activation: Activation, temperature: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far at the most the log-density bends down along each coordinate, and its slope jumps down."""
+    least, most = activation.bends or _seen_bends(activation, rows)
+    bends = (-gains * least).maximum(-gains * most).clamp(min=0).unsqueeze(-2) @ rows**2
+    jumps = (-gains * activation.jump).clamp(min=0).unsqueeze(-2) @ rows.abs()
+    heat = temperature.unsqueeze(-1)
+    return (1 + bends.squeeze(-2)) / heat, jumps.squeeze(-2) / heat
+
+
+def _seen_bends(activation: Activation, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    derivative = activation.derivative(_like(rules.DERIVATIVE_GRID, like))
+    return derivative.amin(), derivative.amax()
+
+
+@torch.no_grad()
 def _half_widths(
     rows: torch.Tensor, inputs: torch.Tensor, gains: torch.Tensor, activation: Activation, temperature: torch.Tensor
 ) -> torch.Tensor:
@@ -166,13 +215,19 @@ def _half_widths(
 
 
 def _panel_edges(
-    slopes: torch.Tensor, offsets: torch.Tensor, width: torch.Tensor, kinks: tuple[float, ...], num_panels: int
+    slopes: torch.Tensor,
+    offsets: torch.Tensor,
+    middle: torch.Tensor,
+    width: torch.Tensor,
+    kinks: tuple[float, ...],
+    num_panels: int,
 ) -> torch.Tensor:
     """Equal panels over the range, cut where a unit's input crosses a kink, shape ``(n, edges)``."""
-    edges = width * _like(rules.panel_grid(num_panels), slopes)
+    edges = middle + width * _like(rules.panel_grid(num_panels), slopes)
     if not kinks:
         return edges
     flat = slopes == 0
     crossings = (_like(kinks, slopes).unsqueeze(-1) - offsets.unsqueeze(1)) / torch.where(flat, 1.0, slopes)[:, None]
-    inside = torch.where(flat[:, None], width[..., None], crossings).clamp(-width[..., None], width[..., None])
+    low, high = (middle - width)[..., None], (middle + width)[..., None]
+    inside = torch.where(flat[:, None], high, crossings).clamp(low, high)
     return torch.cat([edges, inside.flatten(1)], -1).sort(-1).values
