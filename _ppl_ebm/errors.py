@@ -17,7 +17,8 @@ def intractable_message(name: str, package: str, detach: str) -> str:
         "a parameter would silently miss the term -grad log Z. Remedies: (1) an estimator, "
         f"log_partition={package}.infer.AnnealedImportanceSampling(...); (2) observe the data under a learning "
         f"criterion of {package}.objectives (ContrastiveDivergence, PersistentContrastiveDivergence, ScoreMatching, "
-        f"PseudoLikelihood); (3) detach the parameters {detach} if they are meant to stay fixed. "
+        f"PseudoLikelihood); (3) detach the parameters {detach} if they are meant to stay fixed; (4) for "
+        "derivatives of the score, which need no log Z: score(value), or reverse mode. "
         'Small models (at most 2^16 enumerated terms) are exact under log_partition="auto".'
     )
 
@@ -45,9 +46,9 @@ def unresolved_message(name: str) -> str:
     :param name: the density.
     """
     return (
-        f"{name}: log_partition: expected a density that quadrature resolves, got one with peaks that would fit between "
-        "its nodes, or steeper than they can follow (large weights or gains, a low temperature). Remedies: an "
-        "estimator or a constant as log_partition, or log_partition=None"
+        f"{name}: log_partition: expected a density that quadrature resolves, got one with peaks that would fit "
+        "between its nodes, or steeper than they can follow (large weights or gains, a low temperature). Remedies: "
+        "an estimator or a constant as log_partition, or log_partition=None"
     )
 
 

@@ -24,8 +24,8 @@ TOLERANCE = 1e-3
 DEPTH = 42.0
 #: Nodes of each coordinate on which a range is narrowed, by the number of directions, and how often that is done.
 SEARCH_NODES, NUM_SEARCHES = {1: 257, 2: 65, 3: 25}, 6
-#: Panels, and steps of the trapezoidal rule, in standard deviations of the narrowest peak that there can be: beyond, the
-#: rules and their coarser halves may both step over one.
+#: Panels, and steps of the trapezoidal rule, in standard deviations of the narrowest peak that there can be: beyond,
+#: the rules and their coarser halves may both step over one.
 WIDEST_PANEL, WIDEST_STEP = 6.0, 2.0
 #: Inputs at which the derivative of an activation is looked at whose range nobody gave.
 DERIVATIVE_GRID = np.linspace(-100, 100, 20_001)

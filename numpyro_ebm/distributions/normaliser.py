@@ -17,7 +17,8 @@ estimator
 A *guarded* ``log_prob`` raises :class:`IntractablePartitionError` where one value meets several models, for their
 constants differ; ``independent=True`` says that nothing but sums over them is meant. It may be differentiated in its
 value; differentiating it in any parameter raises :class:`IntractablePartitionError` while JAX traces the derivative,
-because the missing term would make the result silently wrong. Inference over parameters that takes no gradients
+because the missing term would make the result silently wrong. A derivative of its gradient in the value, as score
+matching takes it, has no such term, and passes in reverse mode. Inference over parameters that takes no gradients
 (importance sampling, random-walk Metropolis) cannot be caught this way: give it a normalised density.
 """
 
@@ -26,10 +27,13 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import ShapedArray
 from jax.custom_derivatives import SymbolicZero
+from jax.interpreters import ad, batching, mlir
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 from numpyro.util import not_jax_tracer
@@ -321,6 +325,33 @@ def _guarded_zero(name: str, dtype: Any, parameters: PyTree) -> jax.Array:
 @functools.partial(_guarded_zero.defjvp, symbolic_zeros=True)
 def _guarded_zero_jvp(name: str, dtype: Any, primals: PyTree, tangents: PyTree) -> tuple[jax.Array, jax.Array]:
     leaves = jax.tree.leaves(tangents, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
-    if not all(isinstance(leaf, SymbolicZero) for leaf in leaves):
-        raise IntractablePartitionError(_message(name))
-    return _guarded_zero(name, dtype, *primals), jnp.zeros((), dtype)
+    moving = [leaf for leaf in leaves if not isinstance(leaf, SymbolicZero)]
+    tangent = _UNKNOWN.bind(*moving, name=name, dtype=dtype) if moving else jnp.zeros((), dtype)
+    return _guarded_zero(name, dtype, *primals), tangent
+
+
+# The derivative of an unknown log Z along a direction in the parameters, linear in the direction. Reverse mode comes to
+# its transpose only where somebody asks for the derivative of the log-density itself: a derivative of its *score* in a
+# parameter needs no log Z, and passes. Forward mode cannot know who will ask.
+_UNKNOWN = jax.extend.core.Primitive("unknown_log_partition")
+
+
+def _refuse(*arguments: Any, name: str, **options: Any) -> Any:
+    raise IntractablePartitionError(_message(name))
+
+
+@_UNKNOWN.def_abstract_eval
+def _shape_of_unknown(*directions: Any, name: str, dtype: Any) -> ShapedArray:
+    del directions, name
+    return ShapedArray((), dtype)
+
+
+def _batch_of_unknown(directions: Sequence[jax.Array], axes: Sequence[Any], **options: Any) -> tuple[jax.Array, None]:
+    del axes
+    return _UNKNOWN.bind(*directions, **options), None
+
+
+_UNKNOWN.def_impl(_refuse)
+ad.deflinear2(_UNKNOWN, _refuse)
+batching.primitive_batchers[_UNKNOWN] = _batch_of_unknown
+mlir.register_lowering(_UNKNOWN, _refuse)

@@ -222,7 +222,9 @@ def test_log_partition_at_low_temperature(backend, name):
             gain=backend.array(gain),
             temperature=temperature,
         )
-        expected = line_log_partition(lambda x, d=distribution: backend.numpy(d.unnormalized_log_prob(backend.array(x))))
+        expected = line_log_partition(
+            lambda x, d=distribution: backend.numpy(d.unnormalized_log_prob(backend.array(x)))
+        )
         np.testing.assert_allclose(backend.numpy(distribution.log_partition), expected, rtol=0, atol=1e-6)
 
 

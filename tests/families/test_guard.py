@@ -34,6 +34,36 @@ def test_gradient_in_the_value_is_the_score(backend, family, log_partition):
     np.testing.assert_allclose(gradient, backend.numpy(distribution.score(points)), rtol=1e-10)
 
 
+@pytest.mark.parametrize("family", FAMILIES[1:])
+def test_derivatives_of_the_score_need_no_constant(backend, family):
+    """Score matching by hand: the gradient in a parameter of a function of the gradient in the value."""
+    p = parameters(family)
+    points = backend.array(values(family, p))
+    cls = getattr(backend.distributions, family)
+    arguments = {key: backend.array(value) for key, value in p.arguments(family).items()}
+
+    def machine(weights):
+        return cls(**{**arguments, "weights": weights}, log_partition=None, validate_args=False)
+
+    if backend.name == "numpyro":
+        import jax
+
+        def score(weights):
+            return jax.grad(lambda v: machine(weights).log_prob(v).sum())(points)
+    else:
+        import torch
+
+        def score(weights):
+            leaf = points.clone().requires_grad_()
+            return torch.autograd.grad(machine(weights).log_prob(leaf).sum(), leaf, create_graph=True)[0]
+
+    (got,) = backend.grad(lambda w: (score(w) ** 2).sum(), arguments["weights"])
+    (expected,) = backend.grad(lambda w: (machine(w).score(points) ** 2).sum(), arguments["weights"])
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
+    with pytest.raises(backend.ebm.IntractablePartitionError):
+        backend.grad(lambda w: (score(w) ** 2).sum() + machine(w).log_prob(points).sum(), arguments["weights"])
+
+
 def test_unknown_partition_is_left_out_and_a_constant_is_used(backend):
     p = parameters("GaussianBernoulliRBM")
     points = backend.array(values("GaussianBernoulliRBM", p))

@@ -152,6 +152,26 @@ def test_guard_survives_transformations(wrap):
         jax.grad(scanned)(weights)
 
 
+@pytest.mark.parametrize("wrap", [jax.jit, jax.checkpoint, lambda function: jax.vmap(function)])
+def test_derivatives_of_the_score_survive_transformations(wrap):
+    """In reverse mode, and in forward mode where it is compiled; else forward mode raises, and names the score."""
+    weights, value = 0.3 * jnp.arange(6.0).reshape(1, 3, 2), jnp.array([[0.3, -1.0, 2.0]])
+    score = jax.grad(lambda v, w: GaussianBernoulliRBM(w, log_partition=None).log_prob(v).sum())
+
+    def loss(w):
+        return (score(value, w) ** 2).sum()
+
+    def exact(w):
+        return (GaussianBernoulliRBM(w).score(value) ** 2).sum()
+
+    wrapped = wrap(loss) if wrap in (jax.jit, jax.checkpoint) else lambda w: wrap(loss)(w[None]).sum()
+    expected = jax.grad(exact)(weights)
+    np.testing.assert_allclose(jax.grad(wrapped)(weights), expected, rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(loss))(weights), expected, rtol=1e-9)
+    with pytest.raises(IntractablePartitionError, match=r"score\(value\), or reverse mode"):
+        jax.jacfwd(loss)(weights)
+
+
 def test_detached_parameters_pass_the_guard():
     def log_prob(weights, value):
         return GaussianBernoulliRBM(jax.lax.stop_gradient(weights), log_partition=None).log_prob(value)

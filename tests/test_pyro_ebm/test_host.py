@@ -25,6 +25,7 @@ from pyro_ebm import (  # noqa: E402
     GaussianBernoulliRBM,
     GaussianRBM,
     IntractablePartitionError,
+    LineIntegralEnergy,
     NeuralEnergy,
     infer,
     objectives,
@@ -460,6 +461,43 @@ def test_bernoulli_draws(dtype):
     for count in (2, 20_000):
         got = bernoulli_from_logits(edges.expand(count, 5)).numpy()
         np.testing.assert_array_equal(got, np.tile([1, 0, np.nan, 1, 0], (count, 1)))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_forward_mode_meets_the_guard_with_and_without_gradients(gradients):
+    weights, points = torch.tensor([0.5, -1.0]), torch.randn(3, 2)
+
+    def log_prob(weights, points):
+        return NeuralEnergy(lambda v: (v @ weights) ** 2, (2,)).log_prob(points).sum()
+
+    with torch.set_grad_enabled(gradients):
+        with pytest.raises(IntractablePartitionError):
+            torch.func.jvp(lambda w: log_prob(w, points), (weights,), (weights,))
+        _, slope = torch.func.jvp(lambda v: log_prob(weights, v), (points,), (points,))
+        with torch.autograd.forward_ad.dual_level(), pytest.raises(IntractablePartitionError):
+            log_prob(torch.autograd.forward_ad.make_dual(weights, weights), points)
+    torch.testing.assert_close(slope, -2 * ((points @ weights) ** 2).sum())
+
+
+def test_networks_whose_weights_are_drawn_anew_are_refused():
+    drawn = pyro.nn.PyroModule[torch.nn.Linear](2, 2)
+    drawn.weight = pyro.nn.PyroSample(dist.Normal(0.0, 1.0).expand([2, 2]).to_event(2))
+    nested = torch.nn.Sequential(torch.nn.Tanh(), drawn)
+
+    class Declared(pyro.nn.PyroModule):
+        @pyro.nn.PyroSample
+        def weight(self):
+            return dist.Normal(0.0, 1.0).expand([2]).to_event(1)
+
+        def forward(self, value):
+            return value * self.weight
+
+    for network in (drawn, nested, lambda v: drawn(v), Declared()):
+        with pytest.raises(TypeError, match="reconstruct: expected a network whose weights stay"):
+            LineIntegralEnergy(network, (2,))
+    with pytest.raises(TypeError, match="energy_fn: .* PyroSample 'weight'"):
+        NeuralEnergy(lambda v: drawn(v).sum(-1), (2,))
+    LineIntegralEnergy(pyro.nn.PyroModule[torch.nn.Linear](2, 2), (2,))
 
 
 def test_functions_without_parameters_are_at_home_on_every_device():

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro.nn import PyroModule, PyroSample
+from torch.autograd import forward_ad
 from torch.distributions import constraints
 
 from _ppl_ebm.errors import DRAWS, MIXES
@@ -35,6 +37,8 @@ class CallableEnergy(EnergyDistribution):
             raise TypeError(f"{self.callable_name}: expected a callable, got {type(function).__name__}")
         if not isinstance(event_shape, tuple) or not all(isinstance(size, int) and size > 0 for size in event_shape):
             raise TypeError(f"event_shape: expected a tuple of positive integers, got {event_shape!r}")
+        for module in _modules(function):
+            _check_weights_stay(self.callable_name, module)
         self._callable = function
 
     def _evaluate(self, value: torch.Tensor) -> torch.Tensor:
@@ -72,7 +76,7 @@ class CallableEnergy(EnergyDistribution):
 
     def dependencies(self, value: torch.Tensor) -> list[torch.Tensor]:
         # Only what the output depends on beside the value can give this a gradient: parameters and captured tensors.
-        beside_value = [self._evaluate(value.detach())] if torch.is_grad_enabled() else []
+        beside_value = [self._evaluate(value.detach())] if torch.is_grad_enabled() or _in_forward_mode() else []
         return beside_value + super().parameter_arrays()
 
 
@@ -118,6 +122,31 @@ def _kept_buffers(modules: list[torch.nn.Module]) -> Iterator[None]:
     finally:
         for buffer, kept in zip(buffers, before, strict=True):
             buffer.copy_(kept)
+
+
+def _in_forward_mode() -> bool:
+    """Whether forward-mode derivatives are taken, which ``torch.no_grad`` does not stop."""
+    number = torch.zeros(())
+    try:
+        forward_ad.make_dual(number, number)
+    except RuntimeError:  # outside of every dual level
+        return False
+    return True
+
+
+def _check_weights_stay(name: str, module: torch.nn.Module) -> None:
+    """Refuse a module whose weights Pyro draws anew whenever they are read."""
+    if not isinstance(module, PyroModule):
+        return
+    declared = {key: part for kind in type(module).__mro__ for key, part in vars(kind).items()}
+    drawn = [key for key, part in declared.items() if isinstance(part, PyroSample)]
+    drawn += vars(module).get("_pyro_samples", ())  # Pyro has no public name for those of an instance
+    if drawn:
+        raise TypeError(
+            f"{name}: expected a network whose weights stay, got a PyroModule with the PyroSample {drawn[0]!r}, which "
+            "is drawn anew at every evaluation and is no site of the model. Remedy: draw the weights by pyro.sample in "
+            "the model, and give a function of them, as torch.func.functional_call makes of a plain module"
+        )
 
 
 def captured(function: Any) -> list[Any]:

@@ -6,8 +6,8 @@ r"""Partition functions of autoencoder energies over few directions, by quadratu
 
 is Gaussian off the span of the weights, and an integral over ``r = min(D, K)`` coordinates within it. The innermost
 coordinate is cut at the activation's kinks and integrated by Gauss-Legendre panels; the others take the trapezoidal
-rule, which converges exponentially for smooth integrands on a range that covers their mass. Why no mode is missed stands
-in :mod:`_ppl_ebm.quadrature`.
+rule, which converges exponentially for smooth integrands on a range that covers their mass. Why no mode is missed
+stands in :mod:`_ppl_ebm.quadrature`.
 """
 
 import math
