@@ -495,7 +495,7 @@ def test_networks_whose_weights_are_drawn_anew_are_refused():
     for network in (drawn, nested, lambda v: drawn(v), Declared()):
         with pytest.raises(TypeError, match="reconstruct: expected a network whose weights stay"):
             LineIntegralEnergy(network, (2,))
-    with pytest.raises(TypeError, match="energy_fn: .* PyroSample 'weight'"):
+    with pytest.raises(TypeError, match=r"energy_fn: .* PyroSample 'weight'"):
         NeuralEnergy(lambda v: drawn(v).sum(-1), (2,))
     LineIntegralEnergy(pyro.nn.PyroModule[torch.nn.Linear](2, 2), (2,))
 
