@@ -1,9 +1,12 @@
 """Checks of plain arguments: each names the argument, what was expected and what came."""
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
+
+from _ppl_ebm.limits import MEMORY_THRESHOLD
 
 
 def check_positive_int(name: str, value: object) -> None:
@@ -70,6 +73,23 @@ def are_equal_densities(one: np.ndarray, other: np.ndarray) -> bool:
     """
     tolerance = math.sqrt(np.finfo(one.dtype).eps)
     return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True))
+
+
+def warn_of_memory(energy: object, chain: object, num_steps: int, memory: float, correlation: float) -> None:
+    """Warn where the ends of chains depend on where they started.
+
+    :param chain: the sampler.
+    :param memory: the correlation of starts and ends in standard errors.
+    """
+    if memory > MEMORY_THRESHOLD:
+        warnings.warn(
+            f"sampler: expected chains of {type(energy).__name__} that forget where they started, got ends after "
+            f"{num_steps} steps of {type(chain).__name__} whose correlation with their starts is {correlation:.2f} "
+            f"({memory:.0f} standard errors): the density has modes between which they do not move, or num_steps is "
+            "too small, and how many draws lie where is an accident of the starts. Remedies: more steps, "
+            "ParallelTempering, an exact sampler",
+            stacklevel=4,
+        )
 
 
 def check_reached(name: str, energy: object, num_lost: int, num_chains: int) -> None:

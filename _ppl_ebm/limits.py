@@ -5,5 +5,9 @@ MAX_ENUMERATED_TERMS = 2**16
 #: How often starting points of chains without a finite energy are drawn anew.
 NUM_REDRAWS = 50
 
+#: Whether chains remember their starts is told by so many of them at most, where so many at least are expected in each
+#: of four cases, and from so many standard errors on: one false alarm in 10^9 of these numbers.
+MEMORY_CHAINS, MEMORY_COUNT, MEMORY_THRESHOLD = 2000, 25, 7.0
+
 #: Effective size of importance weights below which their spread tells no standard error.
 MIN_EFFECTIVE_SIZE = 10

@@ -24,6 +24,9 @@ TOLERANCE = 1e-3
 DEPTH = 42.0
 #: Nodes of each coordinate on which a range is narrowed, by the number of directions, and how often that is done.
 SEARCH_NODES, NUM_SEARCHES = {1: 257, 2: 65, 3: 25}, 6
+#: Nodes of each coordinate between which the cells lie that exact draws are proposed from, by the number of directions,
+#: how often one is proposed at the most, and by how many nats a density may exceed its corners' for such proposals.
+CELL_NODES, MAX_PROPOSALS, MOST_BETWEEN = {1: 1025, 2: 129, 3: 33}, 10_000, 6.0
 #: Panels, and steps of the trapezoidal rule, in standard deviations of the narrowest peak that there can be: beyond,
 #: the rules and their coarser halves may both step over one.
 WIDEST_PANEL, WIDEST_STEP = 6.0, 2.0

@@ -1,11 +1,14 @@
 """Shapes and indices of parameters and values: how batch dimensions broadcast, and one message for every way not to."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Shape = tuple[int, ...]
+Array = TypeVar("Array", bound=Any)
 
 
 def broadcast(shape: Sequence[int], other: Sequence[int]) -> Shape | None:
@@ -106,3 +109,27 @@ def check_units(name: str, indices: npt.ArrayLike, num_units: int) -> np.ndarray
 def commas(items: Iterable[object]) -> str:
     """Items in one line."""
     return ", ".join(str(item) for item in items)
+
+
+def draws_by_model(shape: Sequence[int], own: Sequence[int]) -> tuple[int, Callable[[Array, Any], Array]]:
+    """How many draws each model of a batch gives to draws of a shape, and how they are put there.
+
+    :param shape: of all draws; it ends in the models' batch shape, in which some dimensions may be longer.
+    :param own: the models' batch shape.
+    :return: the number, and a function of the models' draws, shape ``(*own, number, size)``, and of the module that
+        they are arrays of.
+
+    >>> import numpy as np
+    >>> number, arrange = draws_by_model((5, 4, 3), (4, 1))
+    >>> number, arrange(np.zeros((4, 1, 15, 2)), np).shape
+    (15, (5, 4, 3, 2))
+    """
+    sizes = (1,) * (len(shape) - len(own)) + tuple(own)
+    order = sorted(range(len(shape)), key=lambda axis: sizes[axis] == 1)  # the models first
+    free = [shape[axis] for axis in order if sizes[axis] == 1]
+
+    def arrange(draws: Array, module: Any) -> Array:
+        split = draws.reshape([shape[axis] for axis in order] + [draws.shape[-1]])
+        return module.moveaxis(split, list(range(len(order))), order)
+
+    return math.prod(free), arrange

@@ -236,14 +236,14 @@ def _check_exact(report: Report, model: Model, exact: Moments) -> None:
 
 
 def _check_base(report: Report, model: Model, num_draws: int) -> None:
-    """The independent units where annealing starts: their normaliser, and exact draws by ``initial``."""
+    """The independent units where annealing starts: their normaliser, and exact draws by their ``initial``."""
     base = model.annealed(0.0)
     exact = _exact(base)
     if exact is not None:
         found = model.base_log_partition()
         report.close("base_log_partition", found, exact.log_partition, model.tolerance, exact.error)
     if num_draws:
-        draws = model.initial(num_draws)
+        draws = base.initial(num_draws)
         _check_identities(report, "initial() as draws at inverse temperature 0", base, draws, exact)
 
 

@@ -64,7 +64,9 @@ class Energy(Target, Protocol):
         """Free energy, shape ``broadcast(..., batch_shape)``."""
 
     def initial(self, rng_key: Key, shape: tuple[int, ...], /) -> jax.Array:
-        """Starting points of chains, shape ``shape + event_shape``, where ``shape`` ends in ``batch_shape``."""
+        """Starting points of chains, shape ``shape + event_shape``, where ``shape`` ends in ``batch_shape``; at inverse
+        temperature 0 exact draws.
+        """
 
     def exact_sample(self, rng_key: Key, shape: tuple[int, ...], /) -> jax.Array:
         """Independent draws, where ``"exact_sampler"`` is among the capabilities."""

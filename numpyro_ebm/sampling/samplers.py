@@ -26,9 +26,10 @@ from jax import lax
 from numpyro.util import not_jax_tracer
 
 from _ppl_ebm import capabilities
-from _ppl_ebm.checks import check_positive, check_positive_int, check_probability, check_reached
+from _ppl_ebm.checks import check_positive, check_positive_int, check_probability, check_reached, warn_of_memory
 from _ppl_ebm.limits import NUM_REDRAWS
 from numpyro_ebm.sampling import steps
+from numpyro_ebm.sampling.memory import remembered
 from numpyro_ebm.sampling.protocols import Coordinates, Energy, MarkovChain, Sampler
 from numpyro_ebm.sampling.types import Key, PyTree
 
@@ -242,27 +243,32 @@ def run_from(
 def chain_ends(rng_key: Key, chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int) -> jax.Array:
     """Ends of separate chains of ``num_steps`` transitions from the family's starting points; half of them warm up.
 
+    A warning tells where many of them have not forgotten where they started; not, where they are traced.
+
     :raises ValueError: if a chain reached no finite energy; where traced, its end is NaN.
     """
-    ends, is_lost = _chain_ends(rng_key, chain, energy, shape, num_steps)
+    ends, is_lost, memory = _chain_ends(rng_key, chain, energy, shape, num_steps)
     if not_jax_tracer(is_lost):
         check_reached("sampler", energy, int(is_lost.sum()), is_lost.size)
+        warn_of_memory(energy, chain, num_steps, *map(float, memory))
     return ends
 
 
 @functools.partial(jax.jit, static_argnums=(1, 3, 4))
 def _chain_ends(
     rng_key: Key, chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int
-) -> tuple[jax.Array, jax.Array]:
-    """The ends, and which of them have no finite energy; these are NaN where their type has it."""
+) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
+    """The ends, which of them have no finite energy (these are NaN where their type has it), and what they remember."""
     key_initial, key_tune, key_run = jax.random.split(rng_key, 3)
     num_tune = num_steps // 2
-    value, tuning = chain.tune(key_tune, energy, starting_points(key_initial, energy, shape), num_tune)
+    starts = starting_points(key_initial, energy, shape)
+    value, tuning = chain.tune(key_tune, energy, starts, num_tune)
     ends = lax.stop_gradient(run_from(key_run, chain, energy, value, num_steps - num_tune, tuning))
     is_lost = has_no_density(energy, ends)
+    memory = lax.stop_gradient(remembered(energy, starts, ends))
     if jnp.issubdtype(ends.dtype, jnp.floating):
         ends = jnp.where(_over_event(is_lost, energy), jnp.nan, ends)
-    return ends, is_lost
+    return ends, is_lost, memory
 
 
 @functools.partial(jax.jit, static_argnums=(2,))

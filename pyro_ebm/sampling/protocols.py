@@ -67,7 +67,9 @@ class Energy(Target, Protocol):
         """Free energy, shape ``broadcast(..., batch_shape)``."""
 
     def initial(self, shape: tuple[int, ...], /) -> torch.Tensor:
-        """Starting points of chains, shape ``shape + event_shape``, where ``shape`` ends in ``batch_shape``."""
+        """Starting points of chains, shape ``shape + event_shape``, where ``shape`` ends in ``batch_shape``; at inverse
+        temperature 0 exact draws.
+        """
 
     def exact_sample(self, shape: tuple[int, ...], /) -> torch.Tensor:
         """Independent draws, where ``"exact_sampler"`` is among the capabilities."""

@@ -22,9 +22,10 @@ from typing import Any, ClassVar
 import torch
 
 from _ppl_ebm import capabilities
-from _ppl_ebm.checks import check_positive, check_positive_int, check_probability, check_reached
+from _ppl_ebm.checks import check_positive, check_positive_int, check_probability, check_reached, warn_of_memory
 from _ppl_ebm.limits import NUM_REDRAWS
 from pyro_ebm.sampling import steps
+from pyro_ebm.sampling.memory import remembered
 from pyro_ebm.sampling.protocols import Coordinates, Energy, MarkovChain, Sampler
 from pyro_ebm.sampling.types import PyTree
 
@@ -241,13 +242,17 @@ def run_from(
 def chain_ends(chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int) -> torch.Tensor:
     """Ends of separate chains of ``num_steps`` transitions from the family's starting points; half of them warm up.
 
+    A warning tells where many of them have not forgotten where they started.
+
     :raises ValueError: if a chain reached no finite energy.
     """
     num_tune = num_steps // 2
-    value, tuning = chain.tune(energy, starting_points(energy, shape), num_tune)
+    starts = starting_points(energy, shape)
+    value, tuning = chain.tune(energy, starts, num_tune)
     ends = run_from(chain, energy, value, num_steps - num_tune, tuning)
     is_lost = has_no_density(energy, ends)
     check_reached("sampler", energy, int(is_lost.sum()), is_lost.numel())
+    warn_of_memory(energy, chain, num_steps, *remembered(energy, starts, ends))
     return ends
 
 

@@ -227,3 +227,71 @@ def test_chains_that_find_no_finite_energy_give_no_draws(backend):
 def test_chains_that_find_no_finite_energy_give_no_bounds(backend):
     with pytest.raises(ValueError, match="sampler: expected chains where the energy"):
         bounds(backend, gamma_energy(backend, shift=1e3), num_chains=4, num_temperatures=3)
+
+
+# ---------------------------------------------------------------------------------------------------- separate modes
+
+
+def two_modes(backend, num_dead, log_partition, weight=2.0):
+    """A machine of 16 units that are on or off together, at 0 and 8 in every coordinate, and some dead ones."""
+    weights = np.zeros((3, 16 + num_dead))
+    weights[:, :16] = weight / 4
+    hidden_bias = np.zeros(16 + num_dead)
+    hidden_bias[:16] = -1.5 * weight**2 / 2 * 4 / 2
+    return backend.distributions.GaussianBernoulliRBM(
+        backend.array(weights), hidden_bias=backend.array(hidden_bias), log_partition=log_partition
+    )
+
+
+def test_draws_that_depend_on_their_starts_warn(backend):
+    """Sixteen units are summed exactly; one dead unit more, and the same density is drawn by chains."""
+    exact = backend.sample(two_modes(backend, 0, "auto"), 0, (4000,))
+    assert 0.2 < (exact > 4).mean() < 0.8
+    with pytest.warns(UserWarning, match="sampler: expected chains of GaussianBernoulliRBM that forget where they sta"):
+        chained = backend.sample(two_modes(backend, 1, None), 0, (4000,))
+    assert 0.1 < (chained > 4).mean() < 0.9  # both modes are there, in shares that the warning is about
+
+
+@pytest.mark.parametrize("num_draws", [50, 3000])
+def test_chains_that_forget_do_not_warn(backend, num_draws):
+    draws = backend.sample(two_modes(backend, 1, None, weight=0.5), 0, (num_draws,))
+    assert np.isfinite(draws).all()
+
+
+LOW_RANK = {"tanh": (1, 2), "sin": (2, 3), "softmax": (3, 2), "modulus": (2, 2), "step": (4, 1)}
+
+
+@pytest.mark.parametrize(*pairs(LOW_RANK, slow=except_numpyro(LOW_RANK, ["sin", "step"])), indirect=["backend"])
+def test_draws_are_exact_where_quadrature_is(backend, name):
+    """Stein's identities of independent draws: E[score] = 0 and E[(x - c) score'] = -I."""
+    size, num_hidden = LOW_RANK[name]
+    rng = np.random.default_rng(4)
+    weights = rng.normal(size=(size, num_hidden))
+    weights *= 0.8 / np.linalg.norm(weights, 2) if name == "modulus" else 1.3
+    distribution = backend.distributions.TiedAutoencoder(
+        backend.array(weights),
+        hidden_bias=backend.array(rng.normal(size=num_hidden)),
+        visible_bias=backend.array(rng.normal(size=size)),
+        activation=name,
+        temperature=0.3,
+        log_partition=None,
+    )
+    assert distribution.has_exact_sampler
+    draws = backend.sample(distribution, 0, (20_000,))
+    score = backend.numpy(distribution.score(backend.array(draws)))
+    assert_mean(score, 0.0)
+    assert_mean(draws[:, :, None] * score[:, None, :], -np.eye(size))
+    assert_mean(np.tanh(draws[:-1]) * np.tanh(draws[1:]), np.tanh(draws).mean(0) ** 2)
+
+
+def test_batches_of_exact_draws_are_independent(backend):
+    weights = np.random.default_rng(1).normal(size=(2, 1, 2, 3))
+    batch = backend.distributions.TiedAutoencoder(backend.array(weights), activation="tanh").expand((5, 2, 4))
+    draws = backend.sample(batch, 0, (3,))
+    assert draws.shape == (3, 5, 2, 4, 2)
+    assert len(np.unique(draws)) == draws.size
+
+
+def test_steep_energies_are_drawn_by_chains(backend):
+    weights = backend.array(np.array([[400.0, 30.0], [-20.0, 900.0]]))
+    assert not backend.distributions.TiedAutoencoder(weights, activation="sin", gain=6.0).has_exact_sampler

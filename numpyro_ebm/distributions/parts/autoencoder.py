@@ -18,13 +18,16 @@ from numpyro.util import not_jax_tracer
 from _ppl_ebm.errors import IntractablePartitionError, unresolved_message
 from _ppl_ebm.limits import MAX_ENUMERATED_TERMS
 from _ppl_ebm.properness import check_pooled_growth, check_spectral_norm
-from _ppl_ebm.quadrature import MAX_DIRECTIONS
+from _ppl_ebm.quadrature import MAX_DIRECTIONS, MOST_BETWEEN
+from _ppl_ebm.shapes import draws_by_model
+from numpyro_ebm.distributions.batching import broadcasting_vmap
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.distributions.parts.activations import ACTIVATIONS, Activation
 from numpyro_ebm.distributions.parts.filters import FilterEnergy, PooledUnits, Units
 from numpyro_ebm.distributions.parts.gaussian_binary import UnitScaleMachine
 from numpyro_ebm.distributions.parts.quadrature import low_rank_log_partition
 from numpyro_ebm.distributions.parts.reconstruction import Reconstruction
+from numpyro_ebm.distributions.parts.rejection import low_rank_excess, low_rank_sample
 from numpyro_ebm.sampling.types import Key
 
 
@@ -120,7 +123,12 @@ class LinearAutoencoder(TemperedAutoencoder):
 
     @property
     def has_exact_sampler(self) -> bool:
-        return self._is_machine
+        if self._is_machine or not self.has_exact_partition:
+            return self._is_machine
+        if not all(not_jax_tracer(array) for array in self.parameters().values()):
+            return True
+        with jax.ensure_compile_time_eval():
+            return bool((self._map(lambda model: low_rank_excess(*model._low_rank())) <= MOST_BETWEEN).all())
 
     def _machine(self) -> UnitScaleMachine:
         parameters = {"weights": self.weights, "visible_bias": self.visible_bias, "hidden_bias": self.hidden_bias}
@@ -129,15 +137,17 @@ class LinearAutoencoder(TemperedAutoencoder):
     def _exact_log_partition(self) -> jax.Array:
         if self._is_machine:
             return self._machine().exact_log_partition()
+        return low_rank_log_partition(*self._low_rank())
+
+    def _low_rank(self) -> tuple[jax.Array, jax.Array, jax.Array, Activation, jax.Array]:
+        """The energy around the visible bias: what quadrature and rejection take."""
         inputs = self.hidden_bias + self.visible_bias @ self.weights
-        return low_rank_log_partition(self.weights, inputs, self._gains(), self.activation, self.temperature)
+        return self.weights, inputs, self._gains(), self.activation, self.temperature
 
     @property
     def resolves_partition(self) -> bool:
-        if self._is_machine:
-            return True
         try:
-            return self.log_partition is not None
+            return self._is_machine or self.log_partition is not None
         except IntractablePartitionError:
             return False
 
@@ -146,7 +156,20 @@ class LinearAutoencoder(TemperedAutoencoder):
             raise IntractablePartitionError(unresolved_message(type(self).__name__))
 
     def exact_sample(self, rng_key: Key, shape: tuple[int, ...]) -> jax.Array:
-        return self._machine().exact_sample(rng_key, shape)
+        if self._is_machine:
+            return self._machine().exact_sample(rng_key, shape)
+        own = self.unexpanded().batch_shape
+        num_draws, arrange = draws_by_model(shape, own)
+        keys = jax.random.split(rng_key, own)
+        parts = self._map(lambda model: (*model._low_rank()[:3], model.temperature, model.visible_bias))
+
+        def draw(key: Key, *part: jax.Array) -> jax.Array:
+            weights, inputs, gains, temperature, visible_bias = part
+            draws = low_rank_sample(key, weights, inputs, gains, self.activation, temperature, num_draws)
+            return visible_bias[None] + draws
+
+        cores = [keys.ndim - len(own), 2, 1, 1, 0, 1]
+        return arrange(broadcasting_vmap(draw, cores, keys, *parts), jnp)
 
     def _check_proper(self) -> None:
         slopes = self.activation.slopes

@@ -211,7 +211,13 @@ class RestrictedBoltzmannMachine(HiddenUnitEnergy):
         return self.replace(weights=beta * self.weights, hidden_bias=beta * self.hidden_bias, log_partition=None)
 
     def initial(self, rng_key: Key, shape: tuple[int, ...]) -> jax.Array:
-        return self._sample_visible(rng_key, jnp.broadcast_to(self.visible_bias, shape + self.event_shape))
+        """Visible units given hidden ones, of which another share is on in every chain: starts on all sides."""
+        key_hidden, key_visible = jax.random.split(rng_key)
+        hidden = self._dispersed_hidden(key_hidden, shape)
+        return self._sample_visible(key_visible, self._map(type(self)._visible_input, hidden))
+
+    def _dispersed_hidden(self, rng_key: Key, shape: tuple[int, ...]) -> jax.Array:
+        return dispersed_states(rng_key, shape, self.num_hidden, self.dtype)
 
     def _visible_distribution(self, hidden: jax.Array) -> dist.Distribution:
         return self._visible_units(self._map(type(self)._visible_input, hidden))
@@ -225,6 +231,12 @@ class RestrictedBoltzmannMachine(HiddenUnitEnergy):
             for name, dims in self.parameter_dims.items()
             if dims[0] == "visible"
         }
+
+
+def dispersed_states(rng_key: Key, shape: tuple[int, ...], size: int, dtype: jnp.dtype) -> jax.Array:
+    """Binary states, shape ``(*shape, size)``, each row with a share of ones of its own, uniform over (0, 1)."""
+    uniform = jax.random.uniform(rng_key, (*shape, size + 1), dtype)
+    return (uniform[..., 1:] < uniform[..., :1]).astype(dtype)
 
 
 def bernoulli_units(logits: jax.Array) -> dist.Distribution:

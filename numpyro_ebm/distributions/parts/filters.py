@@ -20,7 +20,7 @@ from jax.scipy.linalg import solve_triangular
 
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.distributions.parts.activations import Activation
-from numpyro_ebm.distributions.parts.bipartite import HiddenUnitEnergy
+from numpyro_ebm.distributions.parts.bipartite import HiddenUnitEnergy, dispersed_states
 from numpyro_ebm.sampling.types import Key
 
 
@@ -206,12 +206,17 @@ class FilterMachine(HiddenUnitEnergy, FilterEnergy):
         return structured_normal(noise, self.filters / root[:, None], precisions, linear) / root
 
     def initial(self, rng_key: Key, shape: tuple[int, ...]) -> jax.Array:
-        noise = jax.random.normal(rng_key, shape + self.event_shape, self.dtype)
-        return self._map(type(self)._draw_base, noise)
+        """Draws of the machine without covariance units, ``Normal((a + W h) / Lambda, Lambda^-1)``, where another share
+        of the mean units is on in every chain.
+        """
+        key_hidden, key_noise = jax.random.split(rng_key)
+        hidden = dispersed_states(key_hidden, shape, self.num_hidden - self.num_covariance, self.dtype)
+        return self._map(
+            type(self)._draw_base, jax.random.normal(key_noise, shape + self.event_shape, self.dtype), hidden
+        )
 
-    def _draw_base(self, noise: jax.Array) -> jax.Array:
-        """A draw of the machine without hidden units: ``Normal(a / Lambda, Lambda^-1)``."""
-        return self._linear() / self._diagonal() + noise / jnp.sqrt(self._diagonal())
+    def _draw_base(self, noise: jax.Array, mean_hidden: jax.Array) -> jax.Array:
+        return self._conditional_linear(mean_hidden) / self._diagonal() + noise / jnp.sqrt(self._diagonal())
 
 
 def structured_normal(noise: jax.Array, filters: jax.Array, weights: jax.Array, linear: jax.Array) -> jax.Array:

@@ -34,19 +34,36 @@ def low_rank_log_partition(
     :param inputs: the hidden units' inputs ``b + W'c`` at the visible bias, shape ``(K,)``.
     :param gains: alpha, shape ``(K,)``.
     """
-    size, num_hidden = weights.shape
-    rows = weights.T if size <= num_hidden else _triangle(weights).T
-    rows = rows @ lax.stop_gradient(_generic_rotation(rows))
-    widths = _half_widths(rows, inputs, gains, activation, temperature)
-    whole = _Lines(activation, rows, inputs, gains, temperature, jnp.zeros_like(widths), widths)
-    lines, sharpness = whole.narrowed()
+    lines = lines_of(weights, inputs, gains, activation, temperature)
     fine, coarse = lines.log_integrals()
-    gaussian = 0.5 * (size - rows.shape[1]) * jnp.log(2 * math.pi * temperature)
-    resolved = (sharpness <= rules.widest_cells(rows.shape[1])).all() & (jnp.abs(fine - coarse) < rules.TOLERANCE)
+    directions = lines.rows.shape[1]
+    gaussian = 0.5 * (len(weights) - directions) * jnp.log(2 * math.pi * temperature)
+    sharpness = lines.widths * jnp.sqrt(lines.sharpest()[0])
+    resolved = (sharpness <= rules.widest_cells(directions)).all() & (jnp.abs(fine - coarse) < rules.TOLERANCE)
     return gaussian + jnp.where(resolved, fine, jnp.nan)
 
 
-class _Lines(NamedTuple):
+def lines_of(
+    weights: jax.Array, inputs: jax.Array, gains: jax.Array, activation: Activation, temperature: jax.Array
+) -> "Lines":
+    """What is integrated, over a range that holds it."""
+    rows = _rows(weights)
+    rows = rows @ lax.stop_gradient(_generic_rotation(rows))
+    widths = _half_widths(rows, inputs, gains, activation, temperature)
+    return Lines(activation, rows, inputs, gains, temperature, jnp.zeros_like(widths), widths).narrowed()
+
+
+def frame_of(weights: jax.Array) -> jax.Array:
+    """Orthonormal directions of the coordinates in the space of values, shape ``(D, directions)``."""
+    rotation = _generic_rotation(_rows(weights))
+    return rotation if weights.shape[0] <= weights.shape[1] else jnp.linalg.qr(weights)[0] @ rotation
+
+
+def _rows(weights: jax.Array) -> jax.Array:
+    return weights.T if weights.shape[0] <= weights.shape[1] else _triangle(weights).T
+
+
+class Lines(NamedTuple):
     """The integrals over lines along the innermost coordinate."""
 
     activation: Activation
@@ -57,12 +74,9 @@ class _Lines(NamedTuple):
     middle: jax.Array
     widths: jax.Array
 
-    def narrowed(self) -> tuple["_Lines", jax.Array]:
-        """With the range of each coordinate narrowed to where the density is, which is found between nodes too; and
-        half that range in standard deviations of the narrowest peak that there can be.
-        """
-        lines = _Lines(self.activation, *lax.stop_gradient(self[1:]))
-        bends, jumps = lines.sharpest()
+    def narrowed(self) -> "Lines":
+        """With the range of each coordinate narrowed to where the density is, which is found between nodes too."""
+        lines = Lines(self.activation, *lax.stop_gradient(self[1:]))
         directions = self.rows.shape[1]
         unit = jnp.asarray(rules.search_grid(directions), self.rows.dtype)
         grid = jnp.stack(jnp.meshgrid(*[unit] * directions, indexing="ij"), -1).reshape(-1, len(unit), directions)
@@ -70,16 +84,24 @@ class _Lines(NamedTuple):
 
         def narrow(_: int, range_: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             middle, widths = range_
-            density = lax.map(lambda part: jax.vmap(lines.log_density)(middle[None] + widths[None] * part), grid)
-            cell = step * widths
-            between = (bends * cell**2 / 8 + jumps * cell / 4).sum()
-            inside = (density >= density.max() - rules.DEPTH - between)[..., None]
+            density = lines._replace(middle=middle, widths=widths).log_densities(grid)
+            inside = (density >= density.max() - rules.DEPTH - lines.between(step * widths))[..., None]
             low = jnp.maximum(jnp.where(inside, grid, 1.0).min((0, 1)) - step, -1.0)
             high = jnp.minimum(jnp.where(inside, grid, -1.0).max((0, 1)) + step, 1.0)
             return middle + 0.5 * widths * (low + high), 0.5 * widths * (high - low)
 
         middle, widths = lax.fori_loop(0, rules.NUM_SEARCHES, narrow, (lines.middle, lines.widths))
-        return self._replace(middle=middle, widths=widths), widths * jnp.sqrt(bends)
+        return self._replace(middle=middle, widths=widths)
+
+    def log_densities(self, unit: jax.Array) -> jax.Array:
+        """At positions of shape ``(m, n, directions)`` within (-1, 1) of the range, shape ``(m, n)``."""
+        at = jax.vmap(lambda part: self.log_density(self.middle + self.widths * part))
+        return lax.map(at, unit)
+
+    def between(self, cell: jax.Array) -> jax.Array:
+        """By how much the log-density inside a cell may exceed that at its corners."""
+        bends, jumps = self.sharpest()
+        return (bends * cell**2 / 8 + jumps * cell / 4).sum()
 
     def sharpest(self) -> tuple[jax.Array, jax.Array]:
         """How far at the most the log-density bends down along each coordinate, and its slope jumps down."""

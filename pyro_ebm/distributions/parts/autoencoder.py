@@ -16,6 +16,7 @@ from _ppl_ebm.errors import IntractablePartitionError, unresolved_message
 from _ppl_ebm.limits import MAX_ENUMERATED_TERMS
 from _ppl_ebm.properness import check_pooled_growth, check_spectral_norm
 from _ppl_ebm.quadrature import MAX_DIRECTIONS
+from _ppl_ebm.shapes import draws_by_model
 from pyro_ebm.distributions.batching import is_concrete, linear
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.distributions.parts.activations import ACTIVATIONS, Activation
@@ -23,6 +24,7 @@ from pyro_ebm.distributions.parts.filters import FilterEnergy, PooledUnits, Unit
 from pyro_ebm.distributions.parts.gaussian_binary import UnitScaleMachine
 from pyro_ebm.distributions.parts.quadrature import low_rank_log_partition
 from pyro_ebm.distributions.parts.reconstruction import Reconstruction
+from pyro_ebm.distributions.parts.rejection import has_low_rank_sampler, low_rank_sample
 from pyro_ebm.sampling.types import ArrayLike
 
 
@@ -126,7 +128,10 @@ class LinearAutoencoder(TemperedAutoencoder):
 
     @property
     def has_exact_sampler(self) -> bool:
-        return self._is_machine
+        if self._is_machine or not self.has_exact_partition:
+            return self._is_machine
+        tensors = self._low_rank()
+        return not all(map(is_concrete, tensors[:3])) or has_low_rank_sampler(*tensors)
 
     def _machine(self) -> UnitScaleMachine:
         parameters = {"weights": self.weights, "visible_bias": self.visible_bias, "hidden_bias": self.hidden_bias}
@@ -135,15 +140,12 @@ class LinearAutoencoder(TemperedAutoencoder):
     def _exact_log_partition(self) -> torch.Tensor:
         if self._is_machine:
             return self._machine().exact_log_partition()
-        inputs = linear(self.visible_bias, self.weights, self.hidden_bias)
-        return low_rank_log_partition(self.weights, inputs, self._gains(), self.activation, self.temperature)
+        return low_rank_log_partition(*self._low_rank())
 
     @property
     def resolves_partition(self) -> bool:
-        if self._is_machine:
-            return True
         try:
-            return self.log_partition is not None
+            return self._is_machine or self.log_partition is not None
         except IntractablePartitionError:
             return False
 
@@ -152,7 +154,15 @@ class LinearAutoencoder(TemperedAutoencoder):
             raise IntractablePartitionError(unresolved_message(type(self).__name__))
 
     def exact_sample(self, shape: tuple[int, ...]) -> torch.Tensor:
-        return self._machine().exact_sample(shape)
+        if self._is_machine:
+            return self._machine().exact_sample(shape)
+        num_draws, arrange = draws_by_model(shape, self.unexpanded().batch_shape)
+        return self.visible_bias + arrange(low_rank_sample(*self._low_rank(), num_draws), torch)
+
+    def _low_rank(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Activation, torch.Tensor]:
+        """The energy around the visible bias: what quadrature and rejection take."""
+        inputs = linear(self.visible_bias, self.weights, self.hidden_bias)
+        return self.weights, inputs, self._gains(), self.activation, self.temperature
 
     def _check_proper(self) -> None:
         slopes = self.activation.slopes

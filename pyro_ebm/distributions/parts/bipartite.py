@@ -209,7 +209,11 @@ class RestrictedBoltzmannMachine(HiddenUnitEnergy):
         return self.replace(weights=beta * self.weights, hidden_bias=beta * self.hidden_bias, log_partition=None)
 
     def initial(self, shape: tuple[int, ...]) -> torch.Tensor:
-        return self._sample_visible(self.visible_bias.expand((*shape, *self.event_shape)))
+        """Visible units given hidden ones, of which another share is on in every chain: starts on all sides."""
+        return self._sample_visible(self._visible_input(self._dispersed_hidden(shape)))
+
+    def _dispersed_hidden(self, shape: tuple[int, ...]) -> torch.Tensor:
+        return dispersed_states(shape, self.num_hidden, self.dtype, self.device)
 
     def _visible_distribution(self, hidden: torch.Tensor) -> TorchDistribution:
         return self._visible_units(self._visible_input(hidden))
@@ -224,6 +228,12 @@ class RestrictedBoltzmannMachine(HiddenUnitEnergy):
             for name, dims in self.parameter_dims.items()
             if dims[0] == "visible"
         }
+
+
+def dispersed_states(shape: tuple[int, ...], size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Binary states, shape ``(*shape, size)``, each row with a share of ones of its own, uniform over (0, 1)."""
+    uniform = torch.rand((*shape, size + 1), dtype=dtype, device=device)
+    return (uniform[..., 1:] < uniform[..., :1]).to(dtype)
 
 
 def bernoulli_units(logits: torch.Tensor) -> Any:

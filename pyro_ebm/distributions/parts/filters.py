@@ -19,7 +19,7 @@ import torch
 from pyro_ebm.distributions.batching import cholesky, linear
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.distributions.parts.activations import Activation
-from pyro_ebm.distributions.parts.bipartite import HiddenUnitEnergy
+from pyro_ebm.distributions.parts.bipartite import HiddenUnitEnergy, dispersed_states
 
 
 class Units(Protocol):
@@ -225,10 +225,13 @@ class FilterMachine(HiddenUnitEnergy, FilterEnergy):
         return structured_normal(noise, self.filters / root.unsqueeze(-1), precisions, coefficient) / root
 
     def initial(self, shape: tuple[int, ...]) -> torch.Tensor:
-        """Draws of the machine without hidden units: ``Normal(a / Lambda, Lambda^-1)``."""
+        """Draws of the machine without covariance units, ``Normal((a + W h) / Lambda, Lambda^-1)``, where another share
+        of the mean units is on in every chain.
+        """
         noise = torch.randn((*shape, *self.event_shape), dtype=self.dtype, device=self.device)
+        hidden = dispersed_states(shape, self.num_hidden - self.num_covariance, self.dtype, self.device)
         diagonal = self._diagonal()
-        return self._linear() / diagonal + noise / diagonal.sqrt()
+        return self._conditional_linear(hidden) / diagonal + noise / diagonal.sqrt()
 
 
 def structured_normal(

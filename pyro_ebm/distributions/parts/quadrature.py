@@ -37,15 +37,22 @@ def low_rank_log_partition(
     :param gains: alpha, shape ``(..., K)``.
     :param temperature: T, shape ``(...,)``.
     """
+    batch, parts = as_batch(weights, inputs, gains, temperature)
+    return Lines(activation, *parts).log_partition().reshape(batch)
+
+
+def as_batch(
+    weights: torch.Tensor, inputs: torch.Tensor, gains: torch.Tensor, temperature: torch.Tensor
+) -> tuple[torch.Size, list[torch.Tensor]]:
+    """The batch shape of these parameters, and each of them over all of it, flat."""
     cores = (weights.shape[-2:], inputs.shape[-1:], gains.shape[-1:], torch.Size())
     parts = (weights, inputs, gains, temperature)
-    leads = [part.shape[: part.dim() - len(core)] for part, core in zip(parts, cores, strict=True)]
-    batch = torch.broadcast_shapes(*leads)
-    flat = [p.expand(batch + core).reshape(math.prod(batch), *core) for p, core in zip(parts, cores, strict=True)]
-    return _Lines(activation, *flat).log_partition().reshape(batch)
+    pairs = list(zip(parts, cores, strict=True))
+    batch = torch.broadcast_shapes(*[part.shape[: part.dim() - len(core)] for part, core in pairs])
+    return batch, [part.expand(batch + core).reshape(math.prod(batch), *core) for part, core in pairs]
 
 
-class _Lines:
+class Lines:
     """The integrals over lines along the innermost coordinate, for a flat batch of models.
 
     A line's index counts the models slowest and the nodes of the last outer coordinate fastest.
@@ -59,14 +66,22 @@ class _Lines:
         gains: torch.Tensor,
         temperature: torch.Tensor,
     ) -> None:
-        self.size = weights.shape[-2]
+        self.weights, self.size = weights, weights.shape[-2]
         rows = weights.mT if self.size <= weights.shape[-1] else _triangle(weights).mT
-        self.rows = rows @ _generic_rotation(rows)
+        self.rotation = _generic_rotation(rows)
+        self.rows = rows @ self.rotation
         self.activation, self.inputs, self.gains, self.temperature = activation, inputs, gains, temperature
         self.directions = rows.shape[-1]
         self.num_nodes = rules.OUTER_NODES[self.directions]
         self.bends, self.jumps = _sharpest(self.rows, gains, activation, temperature)
         self.middle, self.widths = self._range()
+
+    @property
+    def frame(self) -> torch.Tensor:
+        """Orthonormal directions of the coordinates in the space of values, shape ``(models, D, directions)``."""
+        if self.size <= self.weights.shape[-1]:
+            return self.rotation
+        return torch.linalg.qr(self.weights.detach())[0] @ self.rotation
 
     def log_partition(self) -> torch.Tensor:
         """log Z of every model."""
@@ -78,7 +93,7 @@ class _Lines:
             fine = terms.flatten(1).logsumexp(1)
         else:
             fine, coarse = terms, self._terms(panels // 2)
-        widest = _like(rules.widest_cells(self.directions), self.widths)
+        widest = like(rules.widest_cells(self.directions), self.widths)
         resolved = (self.widths * self.bends.sqrt() <= widest).all(-1) & ((fine - coarse).abs() < rules.TOLERANCE)
         checked = torch.where(resolved, fine, math.nan)
         cells = torch.log(2 * self.widths[:, 1:] / max(1, self.num_nodes - 1)).sum(-1)
@@ -91,19 +106,29 @@ class _Lines:
         narrowed to where the density is, which is found between nodes too.
         """
         widths = _half_widths(self.rows, self.inputs, self.gains, self.activation, self.temperature)
-        middle, unit = torch.zeros_like(widths), _like(rules.search_grid(self.directions), widths)
+        middle, unit = torch.zeros_like(widths), like(rules.search_grid(self.directions), widths)
         grid, step = torch.cartesian_prod(*[unit] * self.directions).reshape(-1, self.directions), 2 / (len(unit) - 1)
         for _ in range(rules.NUM_SEARCHES):
-            cell = step * widths
-            chunks = grid.split(max(1, _CHUNK_SIZE // self.inputs.numel()))
-            density = torch.cat([self._log_density(middle[:, None] + widths[:, None] * part) for part in chunks], 1)
-            between = (self.bends * cell**2 / 8 + self.jumps * cell / 4).sum(-1, keepdim=True)
+            density = self._densities(grid, middle, widths)
+            between = self.between(step * widths)
             inside = density >= density.amax(1, keepdim=True) - rules.DEPTH - between
             kept = torch.where(inside[..., None], grid, math.nan)
             low, high = kept.nan_to_num(nan=1.0).amin(1) - step, kept.nan_to_num(nan=-1.0).amax(1) + step
             low, high = low.clamp(min=-1), high.clamp(max=1)
             middle, widths = middle + widths * 0.5 * (low + high), widths * 0.5 * (high - low)
         return middle, widths
+
+    def log_densities(self, unit: torch.Tensor) -> torch.Tensor:
+        """At positions of shape ``(n, directions)`` within (-1, 1) of the range, shape ``(models, n)``."""
+        return self._densities(unit, self.middle, self.widths)
+
+    def between(self, cell: torch.Tensor) -> torch.Tensor:
+        """By how much the log-density inside a cell may exceed that at its corners, shape ``(models, 1)``."""
+        return (self.bends * cell**2 / 8 + self.jumps * cell / 4).sum(-1, keepdim=True)
+
+    def _densities(self, unit: torch.Tensor, middle: torch.Tensor, widths: torch.Tensor) -> torch.Tensor:
+        chunks = unit.split(max(1, _CHUNK_SIZE // self.inputs.numel()))
+        return torch.cat([self.log_density(middle[:, None] + widths[:, None] * part) for part in chunks], 1)
 
     def _terms(self, num_panels: int) -> torch.Tensor:
         """All lines' logarithms, shape ``(models, nodes, ...)``, without keeping what the backward pass recomputes."""
@@ -122,29 +147,30 @@ class _Lines:
         strides = [self.num_nodes**power for power in reversed(range(num_outer))]
         node = node // index.new_tensor(strides) % self.num_nodes
         rows, middle, widths = self.rows[model], self.middle[model], self.widths[model]
-        outer = middle[:, 1:] + _like(rules.outer_grid(self.directions), rows)[node] * widths[:, 1:]
+        outer = middle[:, 1:] + like(rules.outer_grid(self.directions), rows)[node] * widths[:, 1:]
         offsets = self.inputs[model] + (rows[..., 1:] @ outer.unsqueeze(-1)).squeeze(-1)
         inner = middle[:, :1], widths[:, :1]
         edges = _panel_edges(rows[..., 0], offsets, *inner, self.activation.kinks, num_panels)
         half, centre = 0.5 * edges.diff(), 0.5 * (edges[:, 1:] + edges[:, :-1])
-        nodes = (centre.unsqueeze(-1) + half.unsqueeze(-1) * _like(rules.PANEL_NODES, rows)).flatten(1)
-        areas = (half.unsqueeze(-1) * _like(rules.PANEL_WEIGHTS, rows)).flatten(1)
+        nodes = (centre.unsqueeze(-1) + half.unsqueeze(-1) * like(rules.PANEL_NODES, rows)).flatten(1)
+        areas = (half.unsqueeze(-1) * like(rules.PANEL_WEIGHTS, rows)).flatten(1)
         units = torch.addcmul(offsets[:, None], nodes[..., None], rows[:, None, :, 0])
         potential = self._potential(units, self.gains[model])
         exponent = potential - 0.5 * (nodes**2 + (outer**2).sum(-1, keepdim=True))
         return _log_sum(exponent / self.temperature[model].unsqueeze(-1), areas)
 
-    def _log_density(self, position: torch.Tensor) -> torch.Tensor:
-        """At ``position`` of shape ``(models, n, directions)``, shape ``(models, n)``."""
-        potential = self._potential(self.inputs[:, None] + position @ self.rows.mT, self.gains)
-        return (potential - 0.5 * (position**2).sum(-1)) / self.temperature.unsqueeze(-1)
+    def log_density(self, position: torch.Tensor, model: torch.Tensor | slice = slice(None)) -> torch.Tensor:
+        """At ``position`` of shape ``(models, n, directions)`` for these models, shape ``(models, n)``."""
+        units = self.inputs[model][:, None] + position @ self.rows[model].mT
+        potential = self._potential(units, self.gains[model])
+        return (potential - 0.5 * (position**2).sum(-1)) / self.temperature[model].unsqueeze(-1)
 
     def _potential(self, units: torch.Tensor, gains: torch.Tensor) -> torch.Tensor:
         potential = self.activation.antiderivative(units)
         return potential if self.activation.is_joint else (potential @ gains.unsqueeze(-1)).squeeze(-1)
 
 
-def _like(array: npt.ArrayLike, tensor: torch.Tensor) -> torch.Tensor:
+def like(array: npt.ArrayLike, tensor: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(array, dtype=tensor.dtype, device=tensor.device)
 
 
@@ -171,7 +197,7 @@ def _triangle(weights: torch.Tensor) -> torch.Tensor:
 def _generic_rotation(rows: torch.Tensor) -> torch.Tensor:
     """Orthonormal bases whose first direction leans on all rows, so that it crosses all kinks at an angle."""
     norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    mixture = _like(rules.mixture(rows.shape[-2]), rows)
+    mixture = like(rules.mixture(rows.shape[-2]), rows)
     first = mixture @ (rows / torch.where(norms > 0, norms, 1.0)) + 1e-3
     eye = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device).expand(*rows.shape[:-2], -1, -1)
     return torch.linalg.qr(torch.cat([first.unsqueeze(-1), eye], -1))[0]
@@ -189,8 +215,8 @@ def _sharpest(
     return (1 + bends.squeeze(-2)) / heat, jumps.squeeze(-2) / heat
 
 
-def _seen_bends(activation: Activation, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    derivative = activation.derivative(_like(rules.DERIVATIVE_GRID, like))
+def _seen_bends(activation: Activation, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    derivative = activation.derivative(like(rules.DERIVATIVE_GRID, tensor))
     return derivative.amin(), derivative.amax()
 
 
@@ -223,11 +249,11 @@ def _panel_edges(
     num_panels: int,
 ) -> torch.Tensor:
     """Equal panels over the range, cut where a unit's input crosses a kink, shape ``(n, edges)``."""
-    edges = middle + width * _like(rules.panel_grid(num_panels), slopes)
+    edges = middle + width * like(rules.panel_grid(num_panels), slopes)
     if not kinks:
         return edges
     flat = slopes == 0
-    crossings = (_like(kinks, slopes).unsqueeze(-1) - offsets.unsqueeze(1)) / torch.where(flat, 1.0, slopes)[:, None]
+    crossings = (like(kinks, slopes).unsqueeze(-1) - offsets.unsqueeze(1)) / torch.where(flat, 1.0, slopes)[:, None]
     low, high = (middle - width)[..., None], (middle + width)[..., None]
     inside = torch.where(flat[:, None], high, crossings).clamp(low, high)
     return torch.cat([edges, inside.flatten(1)], -1).sort(-1).values
