@@ -126,6 +126,32 @@ def nothing_to_encode() -> ValueError:
     return ValueError("x: the guide expected data to encode, got None")
 
 
+def check_parameters(given: Mapping[str, object], learned: list[str], statistics: list[str]) -> None:
+    """Refuse learned values that lack some of a model's networks.
+
+    :param given: by the names of sites.
+    :param learned: names of the sites of learned arrays.
+    :param statistics: names of the sites of running statistics, which are no parameters of SVI.
+    """
+    if not given.keys() >= {*learned, *statistics}:
+        instead = "; running statistics are in the state of SVI: {**result.params, **result.state.mutable_state}"
+        expected = [*learned, *statistics]
+        raise ValueError(
+            f"parameters: expected at least {expected}, got {sorted(given)}{instead if statistics else ''}"
+        )
+
+
+def one_row_to_normalise(name: str, layer: str) -> ValueError:
+    """The error of a layer in training mode that has one datum to normalise over, of which it makes zeros.
+
+    :param name: the network's name.
+    """
+    return ValueError(
+        f"{name}: expected more than one row for a {layer} in training mode, which normalises over them, got 1; "
+        "use .eval() for its running statistics"
+    )
+
+
 # ---------------------------------------------------------------------- measures
 
 

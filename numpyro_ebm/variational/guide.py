@@ -13,7 +13,7 @@ from numpyro.distributions import Distribution, biject_to, constraints
 from _ppl_ebm.autoencoders import check_supports, event_shapes
 from _ppl_ebm.calls import shows_its_call
 from _ppl_ebm.plates import check_rows, plan_plate, rows_of
-from numpyro_ebm.variational.networks import Network, check_network, describe, register_network
+from numpyro_ebm.variational.networks import Network, apply_network, check_network, describe
 from numpyro_ebm.variational.normal import loc_and_scale, normal_from
 
 
@@ -93,8 +93,7 @@ class AmortizedGuide:
 
     def _parameters_of(self, x: jax.Array) -> list[dict[str, jax.Array]]:
         """Locations and standard deviations of the sites, in unconstrained space."""
-        network = register_network(f"{self.name}.encoder", self.encoder)
-        raw = jax.vmap(lambda one: network(one))(x)
+        raw = apply_network(f"{self.name}.encoder", self.encoder, x)
         sizes = [math.prod(shape) for shape in self.sites.values()]
         joint = normal_from("encoder", raw, sum(sizes))
         starts = [sum(sizes[:index]) for index in range(1, len(sizes))]

@@ -41,10 +41,13 @@ from numpyro_ebm.variational.networks import (
     Network,
     Parameters,
     StartFrom,
+    apply_network,
     check_network,
     describe,
+    has_statistics,
+    in_evaluation,
     learned_arrays,
-    register_network,
+    state_name,
 )
 from numpyro_ebm.variational.normal import kl_divergence, kl_divergence_by_dimension, normal_from
 from numpyro_ebm.variational.priors import NormalPrior, Prior
@@ -109,16 +112,28 @@ class LatentModel:
         """A copy that starts from learned parameters, to encode, decode, sample or train on with.
 
         :param parameters: from names of parameter sites to values, as ``SVI.run(...).params`` or ``SVI.get_params``;
-            sites that belong to other parts of a model are allowed.
+            with running statistics of flax.nnx modules these too, ``{**result.params, **result.state.mutable_state}``.
+            Sites that belong to other parts of a model are allowed.
         :raises ValueError: if those of the networks are missing; on use, if their shapes do not fit.
         """
-        networks = {"encoder": self.encoder, "decoder": self.decoder}
-        expected = [f"{self.name}.{part}" for part, network in networks.items() if learned_arrays(network)]
         copied = copy.copy(self)
         copied.learned = {**self.learned, **parameters}
-        if not copied.learned.keys() >= set(expected):
-            raise ValueError(f"parameters: expected at least {expected}, got {sorted(copied.learned)}")
+        shared.check_parameters(copied.learned, *self._expected_parameters())
         copied.prior = self.prior.for_model(copied)
+        return copied
+
+    def _expected_parameters(self) -> tuple[list[str], list[str]]:
+        """Names of the sites that the networks learn, and of those with their running statistics."""
+        networks = {f"{self.name}.encoder": self.encoder, f"{self.name}.decoder": self.decoder}
+        networks |= {self.prior.site_name(name): network for name, network in self.prior.networks().items()}
+        learned = [name for name, network in networks.items() if learned_arrays(network)]
+        return learned, [state_name(name) for name, network in networks.items() if has_statistics(network)]
+
+    def in_evaluation(self) -> Self:
+        """A copy whose flax.nnx modules are as after ``.eval()``, as measures use it; with :attr:`learned` values."""
+        copied = copy.copy(self)
+        copied.encoder, copied.decoder = in_evaluation(self.encoder), in_evaluation(self.decoder)
+        copied.prior = self.prior.in_evaluation().for_model(copied)
         return copied
 
     def __repr__(self) -> str:
@@ -137,8 +152,7 @@ class LatentModel:
         """
         inputs = [jnp.asarray(array) for array in (x, condition) if array is not None]
         with StartFrom(self.learned):
-            network = register_network(f"{self.name}.encoder", self.encoder)
-            raw = jax.vmap(lambda *one: network(*one))(*inputs)
+            raw = apply_network(f"{self.name}.encoder", self.encoder, *inputs)
         if isinstance(raw, jax.Array) and raw.ndim != 2:
             raise ValueError(f"encoder: expected one vector for each datum, got shape {raw.shape[1:]}")
         return normal_from("encoder", raw, self.latent_size, self.covariance)
@@ -154,8 +168,7 @@ class LatentModel:
         inputs = [z] if condition is None else [z, _aligned(jnp.asarray(condition), lead)]
         rows = [array.reshape(math.prod(lead), *array.shape[len(lead) :]) for array in inputs]
         with StartFrom(self.learned):
-            network = register_network(f"{self.name}.decoder", self.decoder)
-            raw = jax.vmap(lambda *one: network(*one))(*rows)
+            raw = apply_network(f"{self.name}.decoder", self.decoder, *rows)
             raw = jax.tree.map(lambda array: array.reshape(*lead, *array.shape[1:]), raw)
             made = self.likelihood.distribution(raw, self.name)
         check_made(made.batch_shape, lead)

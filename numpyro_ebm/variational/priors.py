@@ -4,6 +4,7 @@ The learned parameters of a prior are ``numpyro.param`` sites named ``<name of t
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
 import jax
@@ -22,8 +23,10 @@ from numpyro_ebm.variational.networks import (
     Network,
     Parameters,
     StartFrom,
+    apply_network,
     check_network,
     describe,
+    in_evaluation,
     register_network,
 )
 from numpyro_ebm.variational.normal import normal_from
@@ -97,6 +100,14 @@ class Prior:
         with self.starting():
             return numpyro.param(self.site_name(name), start, constraint=constraint)
 
+    def networks(self) -> Mapping[str, Network]:
+        """Its networks by the names of their parameter sites."""
+        return {}
+
+    def in_evaluation(self) -> Self:
+        """The prior, or a copy of it, whose networks are in evaluation mode."""
+        return self
+
     def network_of(self, name: str, network: Network) -> Network:
         """A network with its learned arrays, as the parameter site of this name."""
         with self.starting():
@@ -140,9 +151,19 @@ class NormalPrior(Prior):
             return dist.Normal(0.0, 1.0).expand((self.latent_size,)).to_event(1)
         if condition is None:
             raise ValueError("condition: a NormalPrior with a network expected conditions of shape (N, ...), got None")
-        network = self.network_of("network", self.network)
-        raw = jax.vmap(lambda one: network(one))(jnp.asarray(condition))
+        with self.starting():
+            raw = apply_network(self.site_name("network"), self.network, jnp.asarray(condition))
         return normal_from("prior", raw, self.latent_size)
+
+    def networks(self) -> Mapping[str, Network]:
+        """The network, if there is one."""
+        return {} if self.network is None else {"network": self.network}
+
+    def in_evaluation(self) -> Self:
+        """A copy whose network is in evaluation mode."""
+        prior = copy.copy(self)
+        prior.network = None if self.network is None else in_evaluation(self.network)
+        return prior
 
     def __repr__(self) -> str:
         network = "" if self.network is None else f", network: {describe(self.network)}"

@@ -19,6 +19,7 @@ from _ppl_ebm.plots import (
 from pyro_ebm.diagnostics.fields import to_numpy
 from pyro_ebm.sampling.types import ArrayLike
 from pyro_ebm.variational.cvae import CVAE
+from pyro_ebm.variational.networks import evaluates
 from pyro_ebm.variational.posterior import Data, check_model, data_of
 from pyro_ebm.variational.vae import VAE
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@evaluates
 @torch.no_grad()
 def plot_reconstructions(
     vae: VAE | CVAE,
@@ -67,6 +69,7 @@ def plot_reconstructions(
     return draw_images(ax, "plot_reconstructions", images, labels)
 
 
+@evaluates
 @torch.no_grad()
 def plot_traversal(
     vae: VAE | CVAE,
@@ -114,6 +117,7 @@ def plot_traversal(
     return draw_images(ax, "plot_traversal", images, [f"z[{index}]" for index in range(size)])
 
 
+@evaluates
 @torch.no_grad()
 def plot_latent(
     vae: VAE,
