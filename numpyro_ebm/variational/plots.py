@@ -9,6 +9,7 @@ import numpy.typing as npt
 from jax.typing import ArrayLike
 from numpyro import handlers
 
+from _ppl_ebm.autoencoders import check_data_shape
 from _ppl_ebm.checks import check_count
 from _ppl_ebm.plots import (
     check_labels,
@@ -68,7 +69,9 @@ def plot_reconstructions(
     if num_draws:
         key = require_key("plot_reconstructions", rng_key)
         latents += [*draw(key, num_draws, *loc_and_scale(posterior))]
-    rows = [np.asarray(x), *(_decoded(vae, z, condition) for z in latents)]
+    decoded = [_decoded(vae, z, condition) for z in latents]
+    check_data_shape(x.shape, decoded[0].shape[1:])
+    rows = [np.asarray(x), *decoded]
     labels = ["data", "mean", *(f"draw {index + 1}" for index in range(num_draws))]
     images = np.stack(rows).reshape(len(rows), len(x), *shape)
     return draw_images(ax, "plot_reconstructions", images, labels)

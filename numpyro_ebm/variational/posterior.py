@@ -312,4 +312,5 @@ def data_of(vae: LatentModel, data: Data) -> tuple[jax.Array, jax.Array | None]:
     x, condition = split_data(data, isinstance(vae, CVAE))
     x, condition = vae.check_data(x), None if condition is None else jnp.asarray(condition)
     count_rows(x, condition)
+    vae.check_prior_learned(condition)
     return x, condition

@@ -153,7 +153,7 @@ class NormalPrior(Prior):
             raise ValueError("condition: a NormalPrior with a network expected conditions of shape (N, ...), got None")
         with self.starting():
             raw = apply_network(self.site_name("network"), self.network, jnp.asarray(condition))
-        return normal_from("prior", raw, self.latent_size)
+        return normal_from("prior", raw, self.latent_size, inputs={"condition": jnp.asarray(condition)})
 
     def networks(self) -> Mapping[str, Network]:
         """The network, if there is one."""

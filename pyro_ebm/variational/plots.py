@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from _ppl_ebm.autoencoders import check_data_shape
 from _ppl_ebm.checks import check_count
 from _ppl_ebm.plots import (
     check_labels,
@@ -63,7 +64,9 @@ def plot_reconstructions(
     posterior = vae.latent_given_data(x, condition)
     latents = [posterior.mean]
     latents += posterior.sample((num_draws,)).unbind() if num_draws else []
-    rows = [to_numpy(x), *(_decoded(vae, z, condition) for z in latents)]
+    decoded = [_decoded(vae, z, condition) for z in latents]
+    check_data_shape(x.shape, decoded[0].shape[1:])
+    rows = [to_numpy(x), *decoded]
     labels = ["data", "mean", *(f"draw {index + 1}" for index in range(num_draws))]
     images = np.stack(rows).reshape(len(rows), len(x), *shape)
     return draw_images(ax, "plot_reconstructions", images, labels)

@@ -261,6 +261,7 @@ def data_of(vae: LatentModel, data: Data) -> tuple[torch.Tensor, torch.Tensor | 
     x, condition = split_data(data, isinstance(vae, CVAE))
     x, condition = vae.check_data(x), None if condition is None else check_tensor("condition", condition)
     count_rows(x, condition)
+    vae.check_prior_learned()
     return x, condition
 
 
