@@ -32,7 +32,8 @@ class VAE(LatentModel):
         many log standard deviations; or, for ``covariance="full"``, the ``latent_size * (latent_size + 1) / 2``
         entries, row by row, of the lower-triangular factor of the covariance, whose diagonal goes through exp. A
         flax.nnx or equinox module, a ``jax.tree_util.Partial``, any callable pytree: its floating-point arrays are
-        learned.
+        learned, and of a flax.nnx module those in ``nnx.Param``; all else in it, as running statistics, is the mutable
+        site ``<name>.encoder.state``. In training mode ``BatchNorm`` normalises over the data of the plate.
     :param decoder: a network that maps one latent vector of shape ``(latent_size,)`` to raw parameters of the
         likelihood.
     :param latent_size: number of latent variables.
@@ -55,8 +56,8 @@ class VAE(LatentModel):
         2016), for diagonal covariance and a normal prior.
     :param name: start of the names of parameter sites; ``None``: "vae".
     :raises TypeError: for networks that are not callable, or an unknown prior or likelihood.
-    :raises ValueError: for sizes, weights or names out of range; on use, for shapes that do not fit and data outside
-        the likelihood's support (under ``jax.jit`` data cannot be looked at).
+    :raises ValueError: for sizes, weights or names out of range; on use, for shapes that do not fit, data outside the
+        likelihood's support, and networks whose outputs are not finite (under ``jax.jit`` neither can be looked at).
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro.infer import SVI, Trace_ELBO

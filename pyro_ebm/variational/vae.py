@@ -51,7 +51,8 @@ class VAE(LatentModel):
         model of a program its own.
     :raises TypeError: for networks that are no modules, or an unknown prior or likelihood.
     :raises ValueError: for sizes, weights or names out of range; on use, for shapes that do not fit, data outside the
-        likelihood's support, and a name under which another model keeps its parameters in Pyro's store.
+        likelihood's support, networks whose outputs are not finite, and a name under which another model keeps its
+        parameters in Pyro's store.
 
     >>> import pyro, torch
     >>> from pyro.infer import SVI, Trace_ELBO
