@@ -56,6 +56,8 @@ class Prior:
     is_normal: bool = False
     #: Whether the encoder is a part of it.
     uses_encoder: bool = False
+    #: Attributes that are networks, registered as the parameter sites of their names.
+    network_names: tuple[str, ...] = ()
     #: The autoencoder it is a part of.
     model: Autoencoder | None = None
 
@@ -102,11 +104,14 @@ class Prior:
 
     def networks(self) -> Mapping[str, Network]:
         """Its networks by the names of their parameter sites."""
-        return {}
+        return {name: getattr(self, name) for name in self.network_names}
 
     def in_evaluation(self) -> Self:
-        """The prior, or a copy of it, whose networks are in evaluation mode."""
-        return self
+        """A copy whose networks are in evaluation mode."""
+        prior = copy.copy(self)
+        for name, network in self.networks().items():
+            setattr(prior, name, in_evaluation(network))
+        return prior
 
     def network_of(self, name: str, network: Network) -> Network:
         """A network with its learned arrays, as the parameter site of this name."""
@@ -139,6 +144,7 @@ class NormalPrior(Prior):
         check_positive_int("latent_size", latent_size)
         self.latent_size = latent_size
         self.network = None if network is None else check_network("network", network)
+        self.network_names = () if network is None else ("network",)
 
     @property
     def is_conditional(self) -> bool:
@@ -154,16 +160,6 @@ class NormalPrior(Prior):
         with self.starting():
             raw = apply_network(self.site_name("network"), self.network, jnp.asarray(condition))
         return normal_from("prior", raw, self.latent_size, inputs={"condition": jnp.asarray(condition)})
-
-    def networks(self) -> Mapping[str, Network]:
-        """The network, if there is one."""
-        return {} if self.network is None else {"network": self.network}
-
-    def in_evaluation(self) -> Self:
-        """A copy whose network is in evaluation mode."""
-        prior = copy.copy(self)
-        prior.network = None if self.network is None else in_evaluation(self.network)
-        return prior
 
     def __repr__(self) -> str:
         network = "" if self.network is None else f", network: {describe(self.network)}"
