@@ -1,6 +1,8 @@
 """Arguments and results of autoencoders: checks that need no array, and what measures return."""
 
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from _ppl_ebm.checks import check_positive_int
@@ -121,9 +123,108 @@ def check_data_shape(shape: tuple[int, ...], event_shape: tuple[int, ...]) -> No
         )
 
 
+def check_event(shape: tuple[int, ...], event_shape: tuple[int, ...]) -> None:
+    """Refuse values of one or more data, by their shape, that would be broadcast with what the decoder describes."""
+    if tuple(shape[max(len(shape) - len(event_shape), 0) :]) != tuple(event_shape):
+        raise ValueError(
+            f"x: the decoder's output is a distribution over shape {tuple(event_shape)} for each datum, got data of "
+            f"shape {tuple(shape)}"
+        )
+
+
 def nothing_to_encode() -> ValueError:
     """The error of a guide without data."""
     return ValueError("x: the guide expected data to encode, got None")
+
+
+def check_parameters(given: Mapping[str, object], learned: list[str], statistics: list[str]) -> None:
+    """Refuse learned values that lack some of a model's networks.
+
+    :param given: by the names of sites.
+    :param learned: names of the sites of learned arrays.
+    :param statistics: names of the sites of running statistics, which are no parameters of SVI.
+    """
+    if not given.keys() >= {*learned, *statistics}:
+        instead = "; running statistics are in the state of SVI: {**result.params, **result.state.mutable_state}"
+        expected = [*learned, *statistics]
+        raise ValueError(
+            f"parameters: expected at least {expected}, got {sorted(given)}{instead if statistics else ''}"
+        )
+
+
+def one_row_to_normalise(name: str, layer: str) -> ValueError:
+    """The error of a layer in training mode that has one datum to normalise over, of which it makes zeros.
+
+    :param name: the network's name.
+    """
+    return ValueError(
+        f"{name}: expected more than one row for a {layer} in training mode, which normalises over them, got 1; "
+        "use .eval() for its running statistics"
+    )
+
+
+class Doubts:
+    """What an autoencoder warns of, each once, and what it has seen so far."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+        self._num_decoded = 0
+        self._only_zero: bool | None = None
+
+    def _tell(self, topic: str, message: str) -> None:
+        if topic not in self._told:
+            self._told.add(topic)
+            warnings.warn(message, UserWarning, stacklevel=5)
+
+    def of_logits(self, find_range: Callable[[], tuple[float, float]], size: int, num_rows: int) -> None:
+        """Warn of logits that look like probabilities: all in the unit interval, of several entries in several data.
+
+        Of many calls those are looked at whose number is a power of two.
+
+        :param find_range: finds the least and the largest of them.
+        :param size: entries of a datum.
+        :param num_rows: data.
+        """
+        if size < _MIN_ENTRIES or size * num_rows < _MIN_LOGITS or "logits" in self._told:
+            return
+        self._num_decoded += 1
+        if self._num_decoded & (self._num_decoded - 1):
+            return
+        low, high = find_range()
+        if low >= 0 and 0 < high <= 1:
+            self._tell(
+                "logits",
+                f"decoder: expected logits, got {num_rows} x {size} outputs all from {low:.3g} to {high:.3g}, which "
+                f"stand for probabilities from {_sigmoid(low):.3g} to {_sigmoid(high):.3g}; if they are probabilities, "
+                'as those of a last sigmoid, say so by decoder_output="probabilities"',
+            )
+
+    def of_weight(self, weight: float | None, is_default: bool, find_learned: Callable[[], bool]) -> None:
+        """Warn of a prior that is learned with a KL of weight 0.
+
+        :param weight: of the KL in a step, ``None`` where it is traced.
+        :param is_default: whether it is the model's own.
+        :param find_learned: finds whether the prior has something to learn.
+        """
+        self._only_zero = weight == 0 and self._only_zero is not False
+        if weight == 0 and is_default and find_learned():
+            self._tell("weight", _UNTRAINED.format("kl_weight=0 leaves"))
+
+    def of_prior(self, find_learned: Callable[[], bool]) -> None:
+        """Warn, before a prior is used, if every step so far had a KL of weight 0."""
+        if self._only_zero and find_learned():
+            self._tell("weight", _UNTRAINED.format("kl_weight was 0 in every step so far, which leaves"))
+
+
+_MIN_ENTRIES, _MIN_LOGITS = 4, 32
+_UNTRAINED = (
+    "kl_weight: {} the learned prior where it was, for nothing but the KL depends on it; draws from the model and "
+    "bounds on its likelihood use it nevertheless"
+)
+
+
+def _sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit))
 
 
 # ---------------------------------------------------------------------- measures

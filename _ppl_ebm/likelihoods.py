@@ -1,11 +1,15 @@
 """Likelihoods of autoencoders: what stands for which, and what is said about data that have no density under one."""
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
-from _ppl_ebm.checks import check_positive
+from _ppl_ebm.checks import check_choice, check_positive
 
 Likelihood = TypeVar("Likelihood")
+#: What a decoder returns for binary data and data in the unit interval.
+DecoderOutput: TypeAlias = Literal["logits", "probabilities"]
+DECODER_OUTPUTS: tuple[DecoderOutput, ...] = ("logits", "probabilities")
 
 
 def resolve_likelihood(
@@ -41,8 +45,35 @@ def resolve_likelihood(
     return of_scale(float(likelihood))
 
 
+def check_decoder_output(owner: str, decoder_output: DecoderOutput, reads_probabilities: bool) -> None:
+    """Refuse what a decoder's outputs cannot be.
+
+    :param reads_probabilities: whether the likelihood reads them so.
+    """
+    check_choice("decoder_output", owner, decoder_output, DECODER_OUTPUTS)
+    if decoder_output == "probabilities" and not reads_probabilities:
+        raise ValueError(
+            f'decoder_output: {owner} expected "logits" unless the likelihood is "bernoulli" or '
+            f'"continuous_bernoulli", got {decoder_output!r}'
+        )
+
+
+def not_probabilities(low: float, high: float) -> ValueError:
+    """The error of a decoder's outputs between ``low`` and ``high`` that are not all probabilities."""
+    return ValueError(
+        f'decoder: decoder_output="probabilities" expected outputs from 0 to 1, got values from {low:g} to {high:g}'
+    )
+
+
+def not_a_number(name: str = "decoder") -> ValueError:
+    """The error of a decoder's outputs that are NaN at finite z."""
+    return ValueError(f"{name}: expected finite outputs for finite z, got NaN")
+
+
 def not_binary(low: float, high: float) -> ValueError:
     """The error of data between ``low`` and ``high`` that are not all zeros and ones."""
+    if math.isnan(low):
+        return ValueError('x: likelihood="bernoulli" expected zeros and ones, got NaN among them')
     return ValueError(
         f'x: likelihood="bernoulli" expected zeros and ones, got values from {low:g} to {high:g}; grey values have no '
         "density under it: binarise them (x > 0.5, or draws with probability x), or use "
@@ -52,6 +83,8 @@ def not_binary(low: float, high: float) -> ValueError:
 
 def outside_unit_interval(low: float, high: float) -> ValueError:
     """The error of data between ``low`` and ``high``, where these are not from 0 to 1."""
+    if math.isnan(low):
+        return ValueError('x: likelihood="continuous_bernoulli" expected values from 0 to 1, got NaN among them')
     return ValueError(
         f'x: likelihood="continuous_bernoulli" expected values from 0 to 1, got values from {low:g} to {high:g}; '
         'rescale them, or use likelihood="normal"'

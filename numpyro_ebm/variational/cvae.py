@@ -29,6 +29,8 @@ class CVAE(LatentModel):
         ``latent_size`` locations and as many log standard deviations of a learned p(z | c) (parameter site
         ``<name>.prior.network``); or one of :mod:`numpyro_ebm.variational.priors`.
     :param likelihood: as in :class:`VAE`.
+    :param decoder_output: as in :class:`VAE`.
+    :param encoder_output: as in :class:`VAE`; a network of the prior gives log standard deviations all the same.
     :param covariance: of q(z | x, c), ``"diagonal"`` or ``"full"``.
     :param kl_weight: as in :class:`VAE`.
     :param free_bits: as in :class:`VAE`.
@@ -104,7 +106,7 @@ class CVAE(LatentModel):
 
     def reconstruct(self, x: ArrayLike, condition: ArrayLike) -> jax.Array:
         """The mean of p(x | z, c) at the mean of q(z | x, c), shape of ``x``."""
-        return self.decode(self.encode(x, condition).mean, condition).mean
+        return self.decoded_like(x, self.decode(self.encode(x, condition).mean, condition)).mean
 
     @shows_its_call
     def sample(self, condition: ArrayLike, shape: tuple[int, ...] = (), *, rng_key: Key | None = None) -> jax.Array:
@@ -123,7 +125,9 @@ class CVAE(LatentModel):
         :param z: shape ``(..., N, latent_size)``.
         :param condition: shape ``(N, *condition_shape)``.
         """
-        return self.latent_prior(_conditions(condition)).log_prob(self.check_latent(z))
+        given = _conditions(condition)
+        self.check_prior_learned(given)
+        return self.latent_prior(given).log_prob(self.check_latent(z))
 
 
 def _conditions(condition: ArrayLike) -> jax.Array:

@@ -16,7 +16,7 @@ from numpyro_ebm.sampling.types import Key
 from numpyro_ebm.variational.cvae import CVAE
 from numpyro_ebm.variational.latent import LatentModel
 from numpyro_ebm.variational.normal import draw, kl_divergence, loc_and_scale, log_density, normal_of
-from numpyro_ebm.variational.posterior import Data, LogJoint, Proposal, check_model, data_of
+from numpyro_ebm.variational.posterior import Data, LogJoint, Proposal, data_of, evaluated
 from numpyro_ebm.variational.vae import VAE
 
 
@@ -56,6 +56,7 @@ def elbo_decomposition(
     """
     if not isinstance(vae, VAE):
         raise TypeError(f"vae: elbo_decomposition expected a VAE, got {type(vae).__name__}")
+    vae = evaluated("elbo_decomposition", vae)
     check_samples(num_samples, batch_size)
     x, _ = data_of(vae, data)
     keys = jax.random.split(require_key("elbo_decomposition", rng_key))
@@ -105,7 +106,7 @@ def active_units(vae: VAE | CVAE, data: Data, threshold: float = 0.01) -> jax.Ar
     >>> print(active_units(VAE(encoder, lambda z: z[:1], 2, likelihood=0.5), jnp.array([[1.0], [-1.0]])))
     [ True False]
     """
-    check_model("active_units", vae)
+    vae = evaluated("active_units", vae)
     check_between("threshold", threshold, 0, float("inf"))
     return jnp.var(vae.latent_given_data(*data_of(vae, data)).mean, axis=0) > threshold
 

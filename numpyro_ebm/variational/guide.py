@@ -12,8 +12,9 @@ from numpyro.distributions import Distribution, biject_to, constraints
 
 from _ppl_ebm.autoencoders import check_supports, event_shapes
 from _ppl_ebm.calls import shows_its_call
+from _ppl_ebm.normals import EncoderOutput, check_encoder_output
 from _ppl_ebm.plates import check_rows, plan_plate, rows_of
-from numpyro_ebm.variational.networks import Network, check_network, describe, register_network
+from numpyro_ebm.variational.networks import Network, apply_network, check_network, describe
 from numpyro_ebm.variational.normal import loc_and_scale, normal_from
 
 
@@ -35,11 +36,13 @@ class AmortizedGuide:
         parameter site ``<name>.encoder``.
     :param sites: the event shape of each site by name, a tuple or, for vectors, an integer.
     :param supports: the constraints of those sites that are not real, whose unconstrained shape is the site's.
+    :param encoder_output: what the second half of the encoder's outputs are: ``"log_scale"`` as above, or ``"scale"``
+        or ``"variance"``, standard deviations or variances in unconstrained space, positive.
     :param plate: name of the model's plate over data.
     :param name: start of the names of parameter sites.
     :raises TypeError: for an ``encoder`` that is not callable or ``sites`` that are no mapping.
     :raises ValueError: for no sites, shapes that are none, or supports of other sites; on use, for an encoder's output
-        of the wrong shape.
+        of the wrong shape, or that parametrises no normal distribution.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro import handlers
@@ -57,12 +60,15 @@ class AmortizedGuide:
         sites: Mapping[str, int | tuple[int, ...]],
         *,
         supports: Mapping[str, constraints.Constraint] | None = None,
+        encoder_output: EncoderOutput = "log_scale",
         plate: str = "data",
         name: str = "amortized",
     ) -> None:
         self.encoder, self.sites = check_network("encoder", encoder), event_shapes(sites)
         self.supports, self.plate, self.name = dict(supports or {}), plate, name
         check_supports(self.supports, self.sites)
+        check_encoder_output("AmortizedGuide", encoder_output)
+        self.encoder_output = encoder_output
 
     def __call__(
         self,
@@ -88,15 +94,15 @@ class AmortizedGuide:
             return {site: numpyro.sample(site, posterior) for site, posterior in posteriors.items()}
 
     def __repr__(self) -> str:
-        options = f"supports={self.supports!r}, plate={self.plate!r}, name={self.name!r}"
+        encoder = "" if self.encoder_output == "log_scale" else f"encoder_output={self.encoder_output!r}, "
+        options = f"supports={self.supports!r}, {encoder}plate={self.plate!r}, name={self.name!r}"
         return f"AmortizedGuide(encoder: {describe(self.encoder)}, sites={self.sites!r}, {options})"
 
     def _parameters_of(self, x: jax.Array) -> list[dict[str, jax.Array]]:
         """Locations and standard deviations of the sites, in unconstrained space."""
-        network = register_network(f"{self.name}.encoder", self.encoder)
-        raw = jax.vmap(lambda one: network(one))(x)
+        raw = apply_network(f"{self.name}.encoder", self.encoder, x)
         sizes = [math.prod(shape) for shape in self.sites.values()]
-        joint = normal_from("encoder", raw, sum(sizes))
+        joint = normal_from("encoder", raw, sum(sizes), encoder_output=self.encoder_output, inputs={"x": x})
         starts = [sum(sizes[:index]) for index in range(1, len(sizes))]
         return [
             {

@@ -31,20 +31,23 @@ from numpyro.util import not_jax_tracer
 import _ppl_ebm.autoencoders as shared
 from _ppl_ebm.calls import show_constructor, shows_its_call
 from _ppl_ebm.checks import check_between, check_choice, check_positive_int
-from _ppl_ebm.likelihoods import check_made
-from _ppl_ebm.normals import COVARIANCES, Covariance
+from _ppl_ebm.likelihoods import DecoderOutput, check_made, not_a_number
+from _ppl_ebm.normals import COVARIANCES, Covariance, EncoderOutput, check_encoder_output
 from _ppl_ebm.plates import check_rows, count_rows, plan_plate, rows_of
 from numpyro_ebm.sampling.keys import require_key
 from numpyro_ebm.sampling.types import Key, PyTree
-from numpyro_ebm.variational.likelihoods import Likelihood, resolve_likelihood
+from numpyro_ebm.variational.likelihoods import Likelihood, of_data, resolve_likelihood
 from numpyro_ebm.variational.networks import (
     Network,
     Parameters,
     StartFrom,
+    apply_network,
     check_network,
     describe,
+    has_statistics,
+    in_evaluation,
     learned_arrays,
-    register_network,
+    state_name,
 )
 from numpyro_ebm.variational.normal import kl_divergence, kl_divergence_by_dimension, normal_from
 from numpyro_ebm.variational.priors import NormalPrior, Prior
@@ -79,6 +82,8 @@ class LatentModel:
         *,
         prior: PriorLike = "standard",
         likelihood: LikelihoodLike = "bernoulli",
+        decoder_output: DecoderOutput = "logits",
+        encoder_output: EncoderOutput = "log_scale",
         covariance: Covariance = "diagonal",
         kl_weight: float = 1.0,
         free_bits: float = 0.0,
@@ -90,11 +95,14 @@ class LatentModel:
         check_choice("covariance", owner, covariance, COVARIANCES)
         self.name = shared.check_name(owner.lower() if name is None else name)
         self.latent_size, self.covariance, self.learned = latent_size, covariance, {}
-        self.likelihood = resolve_likelihood(likelihood)
+        check_encoder_output(owner, encoder_output, covariance)
+        self.encoder_output = encoder_output
+        self.likelihood = resolve_likelihood(likelihood, owner, decoder_output)
         self.prior = self._resolve_prior(prior).for_model(self)
         self.kl_weight, self.free_bits = _check_weight("kl_weight", kl_weight), _check_weight("free_bits", free_bits)
         splits = covariance == "diagonal" and self.prior.is_normal
         shared.check_free_bits(free_bits, covariance, type(self.prior).__name__, splits)
+        self.doubts = shared.Doubts()
 
     def _resolve_prior(self, prior: PriorLike) -> Prior:
         if isinstance(prior, str) and prior == "standard":
@@ -109,21 +117,34 @@ class LatentModel:
         """A copy that starts from learned parameters, to encode, decode, sample or train on with.
 
         :param parameters: from names of parameter sites to values, as ``SVI.run(...).params`` or ``SVI.get_params``;
-            sites that belong to other parts of a model are allowed.
+            with running statistics of flax.nnx modules these too, ``{**result.params, **result.state.mutable_state}``.
+            Sites that belong to other parts of a model are allowed.
         :raises ValueError: if those of the networks are missing; on use, if their shapes do not fit.
         """
-        networks = {"encoder": self.encoder, "decoder": self.decoder}
-        expected = [f"{self.name}.{part}" for part, network in networks.items() if learned_arrays(network)]
         copied = copy.copy(self)
         copied.learned = {**self.learned, **parameters}
-        if not copied.learned.keys() >= set(expected):
-            raise ValueError(f"parameters: expected at least {expected}, got {sorted(copied.learned)}")
+        shared.check_parameters(copied.learned, *self._expected_parameters())
         copied.prior = self.prior.for_model(copied)
+        return copied
+
+    def _expected_parameters(self) -> tuple[list[str], list[str]]:
+        """Names of the sites that the networks learn, and of those with their running statistics."""
+        networks = {f"{self.name}.encoder": self.encoder, f"{self.name}.decoder": self.decoder}
+        networks |= {self.prior.site_name(name): network for name, network in self.prior.networks().items()}
+        learned = [name for name, network in networks.items() if learned_arrays(network)]
+        return learned, [state_name(name) for name, network in networks.items() if has_statistics(network)]
+
+    def in_evaluation(self) -> Self:
+        """A copy whose flax.nnx modules are as after ``.eval()``, as measures use it; with :attr:`learned` values."""
+        copied = copy.copy(self)
+        copied.encoder, copied.decoder = in_evaluation(self.encoder), in_evaluation(self.decoder)
+        copied.prior = self.prior.in_evaluation().for_model(copied)
         return copied
 
     def __repr__(self) -> str:
         networks = f"encoder: {describe(self.encoder)}, decoder: {describe(self.decoder)}"
         parts = f"prior={self.prior!r}, likelihood={self.likelihood!r}, covariance={self.covariance!r}"
+        parts += "" if self.encoder_output == "log_scale" else f", encoder_output={self.encoder_output!r}"
         weights = f"kl_weight={self.kl_weight}, free_bits={self.free_bits}, name={self.name!r}"
         return f"{type(self).__name__}({networks}, latent_size={self.latent_size}, {parts}, {weights})"
 
@@ -135,13 +156,14 @@ class LatentModel:
         :param x: shape ``(N, *event_shape)``.
         :param condition: shape ``(N, *condition_shape)``.
         """
-        inputs = [jnp.asarray(array) for array in (x, condition) if array is not None]
+        given = {"x": x} if condition is None else {"x": x, "condition": condition}
+        inputs = {name: jnp.asarray(array) for name, array in given.items()}
         with StartFrom(self.learned):
-            network = register_network(f"{self.name}.encoder", self.encoder)
-            raw = jax.vmap(lambda *one: network(*one))(*inputs)
+            raw = apply_network(f"{self.name}.encoder", self.encoder, *inputs.values())
         if isinstance(raw, jax.Array) and raw.ndim != 2:
             raise ValueError(f"encoder: expected one vector for each datum, got shape {raw.shape[1:]}")
-        return normal_from("encoder", raw, self.latent_size, self.covariance)
+        size, kind = self.latent_size, self.encoder_output
+        return normal_from("encoder", raw, size, self.covariance, encoder_output=kind, inputs=inputs)
 
     def data_given_latent(self, z: ArrayLike, condition: ArrayLike | None = None) -> Distribution:
         """p(x | z), or p(x | z, c), batch shape ``(...)``.
@@ -154,12 +176,22 @@ class LatentModel:
         inputs = [z] if condition is None else [z, _aligned(jnp.asarray(condition), lead)]
         rows = [array.reshape(math.prod(lead), *array.shape[len(lead) :]) for array in inputs]
         with StartFrom(self.learned):
-            network = register_network(f"{self.name}.decoder", self.decoder)
-            raw = jax.vmap(lambda *one: network(*one))(*rows)
+            raw = apply_network(f"{self.name}.decoder", self.decoder, *rows)
             raw = jax.tree.map(lambda array: array.reshape(*lead, *array.shape[1:]), raw)
+            self._check_decoded(raw, z)
             made = self.likelihood.distribution(raw, self.name)
         check_made(made.batch_shape, lead)
-        return made.to_event(len(made.batch_shape) - len(lead))
+        return of_data(made, len(made.batch_shape) - len(lead))
+
+    def _check_decoded(self, raw: PyTree, z: jax.Array) -> None:
+        """Refuse NaN from finite z, and warn of logits that look like probabilities, unless they are traced."""
+        arrays = [array for array in jax.tree.leaves(raw) if not_jax_tracer(array)]
+        if any(jnp.isnan(array).any() for array in arrays) and not_jax_tracer(z) and jnp.isfinite(z).all():
+            raise not_a_number()
+        if self.likelihood.reads_logits and arrays:
+            num_rows = math.prod(z.shape[:-1])
+            find_range = lambda: (float(arrays[0].min()), float(arrays[0].max()))
+            self.doubts.of_logits(find_range, arrays[0].size // max(num_rows, 1), num_rows)
 
     def latent_prior(self, condition: ArrayLike | None = None) -> Distribution:
         """p(z), or p(z | c), batch shape ``()`` or ``(N,)``.
@@ -167,6 +199,11 @@ class LatentModel:
         :param condition: shape ``(N, *condition_shape)``.
         """
         return self._check_prior(self.prior.distribution(condition))
+
+    def decoded_like(self, x: ArrayLike, decoded: Distribution) -> Distribution:
+        """What a decoder gives for data itself, refused if it is over another shape than they have."""
+        shared.check_data_shape(jnp.shape(x), decoded.event_shape)
+        return decoded
 
     def check_latent(self, z: ArrayLike) -> jax.Array:
         """Latent variables as an array, refused unless there are ``latent_size`` of them."""
@@ -186,6 +223,7 @@ class LatentModel:
 
     def _sample(self, shape: tuple[int, ...], condition: jax.Array | None, rng_key: Key | None) -> jax.Array:
         keys = jax.random.split(require_key(f"{type(self).__name__}.sample", rng_key), 3)
+        self.check_prior_learned(condition)
         with handlers.seed(rng_seed=keys[0]):
             prior = self.latent_prior(condition)
         if condition is not None:
@@ -225,6 +263,8 @@ class LatentModel:
         if x is None:
             raise shared.nothing_to_encode()
         data, weight = self.check_data(x), self._weight(kl_weight)
+        concrete = float(weight) if not_jax_tracer(weight) else None
+        self.doubts.of_weight(concrete, kl_weight is None, lambda: self._learns_prior(condition))
         plan = plan_plate(count_rows(data, condition), size, subsample_size)
         with numpyro.plate("data", plan.size, plan.subsample_size) as index:
             condition = _rows(condition, index)
@@ -236,6 +276,20 @@ class LatentModel:
                 drawn = prior.log_prob(z) - posterior.log_prob(z)
                 numpyro.factor(f"{self.name}.kl", drawn + weight * self._penalty(posterior, prior))
         return z
+
+    def _learns_prior(self, condition: jax.Array | None) -> bool:
+        """Whether the prior has parameters besides the encoder's."""
+        with handlers.block(), handlers.trace() as trace, handlers.seed(rng_seed=0):
+            self.prior.distribution(condition)
+        learned = {name for name, site in trace.items() if site["type"] == "param"}
+        return bool(learned - {f"{self.name}.encoder"})
+
+    def check_prior_learned(self, condition: jax.Array | None = None) -> None:
+        """Warn, before the prior is used, if it was left untrained by a ``kl_weight`` that was always 0.
+
+        :param condition: shape ``(N, *condition_shape)``.
+        """
+        self.doubts.of_prior(lambda: self._learns_prior(condition))
 
     def _weight(self, kl_weight: Weight | None) -> Weight:
         return self.kl_weight if kl_weight is None else _check_weight("kl_weight", kl_weight)

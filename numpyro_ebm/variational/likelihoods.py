@@ -4,6 +4,7 @@ A likelihood makes a host distribution of the decoder's raw output, with one val
 before they are observed under it. ``VAE`` makes likelihoods of names, numbers and functions, and takes any of its own.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -11,17 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from jax.scipy.special import logit
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
+from numpyro.distributions.util import clamp_probs
 from numpyro.util import not_jax_tracer
 
 import _ppl_ebm.likelihoods as shared
+from _ppl_ebm.autoencoders import check_event
 from _ppl_ebm.checks import check_positive
 from numpyro_ebm.sampling.types import Key, PyTree
 
 
 class Likelihood:
     """The base: from a decoder's raw output to a host distribution, and a check of data."""
+
+    #: Whether the decoder's outputs are logits, which would not all be in the unit interval.
+    reads_logits: bool = False
 
     def distribution(self, raw: PyTree, name: str) -> Distribution:
         """The distribution of data; dimensions of a datum may still count as batch dimensions.
@@ -39,7 +46,10 @@ class Likelihood:
 
 
 class Bernoulli(Likelihood):
-    """Binary data; the decoder returns logits.
+    """Binary data.
+
+    :param decoder_output: ``"logits"``, what the decoder returns, or ``"probabilities"``, from 0 to 1.
+    :raises ValueError: for another name; on use, for outputs out of range (NaN where traced).
 
     >>> import jax.numpy as jnp
     >>> from numpyro_ebm.variational.likelihoods import Bernoulli
@@ -47,9 +57,18 @@ class Bernoulli(Likelihood):
     [-0.6931 -0.6931]
     """
 
+    def __init__(self, decoder_output: shared.DecoderOutput = "logits") -> None:
+        shared.check_decoder_output("Bernoulli", decoder_output, True)
+        self.decoder_output, self.reads_logits = decoder_output, decoder_output == "logits"
+
     def distribution(self, raw: PyTree, name: str) -> Distribution:
         del name
-        return dist.Bernoulli(logits=_array(raw))
+        if self.reads_logits:
+            return dist.Bernoulli(logits=_array(raw))
+        return dist.Bernoulli(probs=_probabilities(_array(raw)))
+
+    def __repr__(self) -> str:
+        return f"Bernoulli({'' if self.reads_logits else repr(self.decoder_output)})"
 
     def check(self, value: jax.Array) -> None:
         if _fails(value, lambda array: (array == 0) | (array == 1)):
@@ -59,7 +78,9 @@ class Bernoulli(Likelihood):
 class ContinuousBernoulli(Likelihood):
     """Data in the unit interval, with the normaliser that makes it a density (Loaiza-Ganem & Cunningham 2019).
 
-    The decoder returns logits.
+    :param decoder_output: ``"logits"``, what the decoder returns, or ``"probabilities"``, from 0 to 1,
+        whose logits are the natural parameters (and which are not the means).
+    :raises ValueError: for another name; on use, for outputs out of range (NaN where traced).
 
     >>> import jax.numpy as jnp
     >>> from numpyro_ebm.variational.likelihoods import ContinuousBernoulli
@@ -67,9 +88,18 @@ class ContinuousBernoulli(Likelihood):
     -0.1614
     """
 
+    def __init__(self, decoder_output: shared.DecoderOutput = "logits") -> None:
+        shared.check_decoder_output("ContinuousBernoulli", decoder_output, True)
+        self.decoder_output, self.reads_logits = decoder_output, decoder_output == "logits"
+
     def distribution(self, raw: PyTree, name: str) -> Distribution:
         del name
-        return ContinuousBernoulliDistribution(_array(raw))
+        if self.reads_logits:
+            return ContinuousBernoulliDistribution(_array(raw))
+        return ContinuousBernoulliDistribution(logit(clamp_probs(_probabilities(_array(raw)))))
+
+    def __repr__(self) -> str:
+        return f"ContinuousBernoulli({'' if self.reads_logits else repr(self.decoder_output)})"
 
     def check(self, value: jax.Array) -> None:
         if _fails(value, lambda array: (array >= 0) & (array <= 1)):
@@ -145,19 +175,61 @@ _NAMED: dict[str, Callable[[], Likelihood]] = {
     "continuous_bernoulli": ContinuousBernoulli,
     "normal": Normal,
 }
+_OF_PROBABILITIES: dict[str, Callable[[], Likelihood]] = {
+    "bernoulli": functools.partial(Bernoulli, "probabilities"),
+    "continuous_bernoulli": functools.partial(ContinuousBernoulli, "probabilities"),
+}
 
 
-def resolve_likelihood(likelihood: Likelihood | str | float | Callable[[PyTree], Distribution]) -> Likelihood:
-    """A likelihood itself, or what a name, a positive number or a function stands for."""
+def resolve_likelihood(
+    likelihood: Likelihood | str | float | Callable[[PyTree], Distribution],
+    owner: str,
+    decoder_output: shared.DecoderOutput,
+) -> Likelihood:
+    """A likelihood itself, or what a name, a positive number or a function stands for.
+
+    :param owner: the model's class.
+    :param decoder_output: what the decoder returns, which a likelihood itself knows.
+    """
+    shared.check_decoder_output(owner, decoder_output, _reads_probabilities(likelihood))
+    if decoder_output == "probabilities" and isinstance(likelihood, str):
+        return _OF_PROBABILITIES[likelihood]()
     if isinstance(likelihood, Likelihood):
         return likelihood
     return shared.resolve_likelihood(likelihood, _NAMED, Custom, Normal)
+
+
+class _OfData(dist.Independent):
+    """Independent entries of data, which are refused, not broadcast, if they have another shape."""
+
+    def log_prob(self, value: ArrayLike, intermediates: PyTree = None) -> jax.Array:
+        check_event(jnp.shape(value), self.event_shape)
+        return super().log_prob(value, intermediates)
+
+
+def of_data(made: Distribution, num_dims: int) -> Distribution:
+    """A distribution with so many batch dimensions made dimensions of a datum."""
+    return _OfData(made, num_dims) if num_dims else made
+
+
+def _reads_probabilities(likelihood: object) -> bool:
+    if isinstance(likelihood, (Bernoulli, ContinuousBernoulli)):
+        return likelihood.decoder_output == "probabilities"
+    return isinstance(likelihood, str) and likelihood in _OF_PROBABILITIES
 
 
 def _array(raw: PyTree) -> jax.Array:
     if not isinstance(raw, jax.Array):
         raise TypeError(f"decoder: this likelihood expected one array of raw parameters, got {type(raw).__name__}")
     return raw
+
+
+def _probabilities(raw: jax.Array) -> jax.Array:
+    """Outputs themselves, NaN where they are traced and no probabilities."""
+    is_probability = (raw >= 0) & (raw <= 1)
+    if not_jax_tracer(is_probability) and not is_probability.all():
+        raise shared.not_probabilities(*_range(raw))
+    return jnp.where(is_probability, raw, jnp.nan)
 
 
 def _fails(value: jax.Array, holds: Callable[[np.ndarray], np.ndarray]) -> bool:

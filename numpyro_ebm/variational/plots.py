@@ -9,6 +9,7 @@ import numpy.typing as npt
 from jax.typing import ArrayLike
 from numpyro import handlers
 
+from _ppl_ebm.autoencoders import check_data_shape
 from _ppl_ebm.checks import check_count
 from _ppl_ebm.plots import (
     check_labels,
@@ -23,7 +24,7 @@ from numpyro_ebm.sampling.keys import require_key
 from numpyro_ebm.sampling.types import Key
 from numpyro_ebm.variational.cvae import CVAE
 from numpyro_ebm.variational.normal import draw, loc_and_scale
-from numpyro_ebm.variational.posterior import Data, check_model, data_of
+from numpyro_ebm.variational.posterior import Data, data_of, evaluated
 from numpyro_ebm.variational.vae import VAE
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def plot_reconstructions(
     >>> [label.get_text() for label in axes.get_yticklabels()]
     ['data', 'mean', 'draw 1', 'draw 2', 'draw 3']
     """
-    check_model("plot_reconstructions", vae)
+    vae = evaluated("plot_reconstructions", vae)
     check_count("num_draws", num_draws)
     x, condition = data_of(vae, data)
     shape = image_shape_of(image_shape, x.shape[1:])
@@ -68,7 +69,9 @@ def plot_reconstructions(
     if num_draws:
         key = require_key("plot_reconstructions", rng_key)
         latents += [*draw(key, num_draws, *loc_and_scale(posterior))]
-    rows = [np.asarray(x), *(_decoded(vae, z, condition) for z in latents)]
+    decoded = [_decoded(vae, z, condition) for z in latents]
+    check_data_shape(x.shape, decoded[0].shape[1:])
+    rows = [np.asarray(x), *decoded]
     labels = ["data", "mean", *(f"draw {index + 1}" for index in range(num_draws))]
     images = np.stack(rows).reshape(len(rows), len(x), *shape)
     return draw_images(ax, "plot_reconstructions", images, labels)
@@ -104,7 +107,7 @@ def plot_traversal(
     >>> [label.get_text() for label in plot_traversal(vae, (4, 4)).get_yticklabels()]
     ['z[0]', 'z[1]']
     """
-    check_model("plot_traversal", vae)
+    vae = evaluated("plot_traversal", vae)
     check_traversal(span, num_points, condition, isinstance(vae, CVAE))
     size = vae.latent_size
     origin = jnp.zeros(size) if start is None else jnp.asarray(start)
@@ -153,6 +156,7 @@ def plot_latent(
     """
     if not isinstance(vae, VAE):
         raise TypeError(f"vae: plot_latent expected a VAE, got {type(vae).__name__}")
+    vae = evaluated("plot_latent", vae)
     check_latent(vae.latent_size, num_draws)
     x, _ = data_of(vae, data)
     check_labels(labels, len(x))

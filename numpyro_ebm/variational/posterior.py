@@ -10,7 +10,7 @@ Its draws are what :func:`inference_gap` measures the encoder by.
 
 import functools
 import math
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ from numpyro_ebm.variational.vae import VAE
 Data: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike]
 #: Location and scale of a normal distribution over the latent variables of one datum.
 Proposal: TypeAlias = tuple[jax.Array, jax.Array]
+Model = TypeVar("Model", bound=LatentModel)
 
 
 def importance_weighted_log_likelihood(
@@ -75,7 +76,7 @@ def importance_weighted_log_likelihood(
     >>> print(f"{estimates[0]:.3f}")
     -1.431
     """
-    check_model("importance_weighted_log_likelihood", vae)
+    vae = evaluated("importance_weighted_log_likelihood", vae)
     check_samples(num_samples, batch_size)
     x, condition = data_of(vae, data)
     keys = jax.random.split(require_key("importance_weighted_log_likelihood", rng_key))
@@ -131,7 +132,7 @@ def inference_gap(
     >>> print(f"{gap.amortization[0]:.2f}")  # 0.1**2 / (2 * 0.2) = 0.025
     0.02
     """
-    check_model("inference_gap", vae)
+    vae = evaluated("inference_gap", vae)
     check_samples(num_samples, batch_size)
     x, condition = data_of(vae, data)
     draws = jnp.asarray(draws)
@@ -200,7 +201,7 @@ def refine_posterior(
     >>> print(f"{refined.latent.mean():.1f}, {refined.latent.var():.1f}")  # the posterior is Normal(0.8, variance 0.2)
     0.8, 0.2
     """
-    check_model("refine_posterior", vae)
+    vae = evaluated("refine_posterior", vae)
     check_count("num_steps", num_steps)
     check_positive("step_size", step_size)
     check_positive_int("num_samples", num_samples)
@@ -299,10 +300,11 @@ def _single(condition: jax.Array | None) -> jax.Array | None:
     return None if condition is None else condition[None]
 
 
-def check_model(owner: str, vae: LatentModel) -> None:
-    """Refuse whatever is no :class:`VAE` or :class:`CVAE`."""
+def evaluated(owner: str, vae: Model) -> Model:
+    """The model with networks in evaluation mode; refused unless it is a :class:`VAE` or :class:`CVAE`."""
     if not isinstance(vae, LatentModel):
         raise TypeError(f"vae: {owner} expected a VAE or CVAE, got {type(vae).__name__}")
+    return vae.in_evaluation()
 
 
 def data_of(vae: LatentModel, data: Data) -> tuple[jax.Array, jax.Array | None]:
@@ -310,4 +312,5 @@ def data_of(vae: LatentModel, data: Data) -> tuple[jax.Array, jax.Array | None]:
     x, condition = split_data(data, isinstance(vae, CVAE))
     x, condition = vae.check_data(x), None if condition is None else jnp.asarray(condition)
     count_rows(x, condition)
+    vae.check_prior_learned(condition)
     return x, condition

@@ -4,6 +4,7 @@ The learned parameters of a prior are ``numpyro.param`` sites named ``<name of t
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
 import jax
@@ -22,8 +23,10 @@ from numpyro_ebm.variational.networks import (
     Network,
     Parameters,
     StartFrom,
+    apply_network,
     check_network,
     describe,
+    in_evaluation,
     register_network,
 )
 from numpyro_ebm.variational.normal import normal_from
@@ -53,6 +56,8 @@ class Prior:
     is_normal: bool = False
     #: Whether the encoder is a part of it.
     uses_encoder: bool = False
+    #: Attributes that are networks, registered as the parameter sites of their names.
+    network_names: tuple[str, ...] = ()
     #: The autoencoder it is a part of.
     model: Autoencoder | None = None
 
@@ -97,6 +102,17 @@ class Prior:
         with self.starting():
             return numpyro.param(self.site_name(name), start, constraint=constraint)
 
+    def networks(self) -> Mapping[str, Network]:
+        """Its networks by the names of their parameter sites."""
+        return {name: getattr(self, name) for name in self.network_names}
+
+    def in_evaluation(self) -> Self:
+        """A copy whose networks are in evaluation mode."""
+        prior = copy.copy(self)
+        for name, network in self.networks().items():
+            setattr(prior, name, in_evaluation(network))
+        return prior
+
     def network_of(self, name: str, network: Network) -> Network:
         """A network with its learned arrays, as the parameter site of this name."""
         with self.starting():
@@ -128,6 +144,7 @@ class NormalPrior(Prior):
         check_positive_int("latent_size", latent_size)
         self.latent_size = latent_size
         self.network = None if network is None else check_network("network", network)
+        self.network_names = () if network is None else ("network",)
 
     @property
     def is_conditional(self) -> bool:
@@ -140,9 +157,9 @@ class NormalPrior(Prior):
             return dist.Normal(0.0, 1.0).expand((self.latent_size,)).to_event(1)
         if condition is None:
             raise ValueError("condition: a NormalPrior with a network expected conditions of shape (N, ...), got None")
-        network = self.network_of("network", self.network)
-        raw = jax.vmap(lambda one: network(one))(jnp.asarray(condition))
-        return normal_from("prior", raw, self.latent_size)
+        with self.starting():
+            raw = apply_network(self.site_name("network"), self.network, jnp.asarray(condition))
+        return normal_from("prior", raw, self.latent_size, inputs={"condition": jnp.asarray(condition)})
 
     def __repr__(self) -> str:
         network = "" if self.network is None else f", network: {describe(self.network)}"

@@ -32,7 +32,8 @@ class VAE(LatentModel):
         many log standard deviations; or, for ``covariance="full"``, the ``latent_size * (latent_size + 1) / 2``
         entries, row by row, of the lower-triangular factor of the covariance, whose diagonal goes through exp. A
         flax.nnx or equinox module, a ``jax.tree_util.Partial``, any callable pytree: its floating-point arrays are
-        learned.
+        learned, and of a flax.nnx module those in ``nnx.Param``; all else in it, as running statistics, is the mutable
+        site ``<name>.encoder.state``. In training mode ``BatchNorm`` normalises over the data of the plate.
     :param decoder: a network that maps one latent vector of shape ``(latent_size,)`` to raw parameters of the
         likelihood.
     :param latent_size: number of latent variables.
@@ -42,15 +43,21 @@ class VAE(LatentModel):
         locations and log standard deviations, or the locations alone beside one learned standard deviation, the
         parameter site ``<name>.scale``), a function from the decoder's output to a distribution, or one of
         :mod:`numpyro_ebm.variational.likelihoods`.
+    :param decoder_output: what the decoder returns for binary data or data in [0, 1]: ``"logits"``, or
+        ``"probabilities"``, as of a last sigmoid. Logits that are all in [0, 1] warn.
+    :param encoder_output: what the encoder's second outputs are: ``"log_scale"``, logarithms of standard deviations;
+        or ``"scale"`` or ``"variance"``, these themselves, positive (``"scale"`` with full covariance: the factor's
+        diagonal).
     :param covariance: of the encoder, ``"diagonal"`` or ``"full"``.
-    :param kl_weight: weight of the KL term, at least 0 (Higgins et al. 2017). To anneal it (Bowman et al. 2016), give
+    :param kl_weight: weight of the KL term, at least 0 (Higgins et al. 2017); 0 trains no prior, and warns if it is one
+        that learns. To anneal it (Bowman et al. 2016), give
         ``kl_weight`` to ``model`` and ``guide`` in each step.
     :param free_bits: least KL in nats, averaged over the data, that each latent dimension is charged (Kingma et al.
         2016), for diagonal covariance and a normal prior.
     :param name: start of the names of parameter sites; ``None``: "vae".
     :raises TypeError: for networks that are not callable, or an unknown prior or likelihood.
-    :raises ValueError: for sizes, weights or names out of range; on use, for shapes that do not fit and data outside
-        the likelihood's support (under ``jax.jit`` data cannot be looked at).
+    :raises ValueError: for sizes, weights or names out of range; on use, for shapes that do not fit, data outside the
+        likelihood's support, and networks whose outputs are not finite (under ``jax.jit`` neither can be looked at).
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro.infer import SVI, Trace_ELBO
@@ -117,7 +124,7 @@ class VAE(LatentModel):
 
     def reconstruct(self, x: ArrayLike) -> jax.Array:
         """The mean of p(x | z) at the mean of q(z | x), shape of ``x``."""
-        return self.decode(self.encode(x).mean).mean
+        return self.decoded_like(x, self.decode(self.encode(x).mean)).mean
 
     @shows_its_call
     def sample(self, shape: tuple[int, ...] = (), *, rng_key: Key | None = None) -> jax.Array:
@@ -134,4 +141,5 @@ class VAE(LatentModel):
 
         :param z: shape ``(..., latent_size)``.
         """
+        self.check_prior_learned()
         return self.latent_prior().log_prob(self.check_latent(z))

@@ -24,6 +24,8 @@ class CVAE(LatentModel):
         ``(..., 2 * latent_size)``, the locations and log standard deviations of a learned p(z | c); or one of
         :mod:`pyro_ebm.variational.priors`.
     :param likelihood: as in :class:`VAE`.
+    :param decoder_output: as in :class:`VAE`.
+    :param encoder_output: as in :class:`VAE`; a network of the prior gives log standard deviations all the same.
     :param covariance: of q(z | x, c), ``"diagonal"`` or ``"full"``.
     :param kl_weight: as in :class:`VAE`.
     :param free_bits: as in :class:`VAE`.
@@ -101,7 +103,7 @@ class CVAE(LatentModel):
 
     def reconstruct(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """The mean of p(x | z, c) at the mean of q(z | x, c), shape of ``x``."""
-        return self.decode(self.encode(x, condition).mean, condition).mean
+        return self.decoded_like(x, self.decode(self.encode(x, condition).mean, condition)).mean
 
     @shows_its_call
     def sample(self, condition: torch.Tensor, shape: tuple[int, ...] = ()) -> torch.Tensor:
@@ -119,4 +121,5 @@ class CVAE(LatentModel):
         :param z: shape ``(..., N, latent_size)``.
         :param condition: shape ``(N, *condition_shape)``.
         """
+        self.check_prior_learned()
         return self.latent_prior(check_tensor("condition", condition)).log_prob(self.check_latent(z))

@@ -8,11 +8,13 @@ from _ppl_ebm.autoencoders import ELBODecomposition, check_samples
 from _ppl_ebm.checks import check_between
 from pyro_ebm.variational.cvae import CVAE
 from pyro_ebm.variational.latent import LatentModel
+from pyro_ebm.variational.networks import evaluates
 from pyro_ebm.variational.normal import kl_divergence, loc_and_scale, normal_of
 from pyro_ebm.variational.posterior import Data, LogJoint, Proposal, batches, check_model, data_of
 from pyro_ebm.variational.vae import VAE
 
 
+@evaluates
 @torch.no_grad()
 def elbo_decomposition(
     vae: VAE, data: torch.Tensor, num_samples: int = 1, batch_size: int = 100
@@ -74,6 +76,7 @@ def _terms(
     return joint.likelihood(x, z, None).mean(0), kl, information.mean(0)
 
 
+@evaluates
 @torch.no_grad()
 def active_units(vae: VAE | CVAE, data: Data, threshold: float = 0.01) -> torch.Tensor:
     """Which latent dimensions depend on the data (Burda, Grosse & Salakhutdinov 2016).

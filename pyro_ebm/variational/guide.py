@@ -14,6 +14,7 @@ from torch.distributions import Transform, biject_to, constraints
 
 from _ppl_ebm.autoencoders import check_supports, event_shapes
 from _ppl_ebm.calls import shows_its_call
+from _ppl_ebm.normals import EncoderOutput, check_encoder_output
 from _ppl_ebm.plates import plan_plate, rows_of
 from pyro_ebm.variational.latent import check_tensor, data_plate
 from pyro_ebm.variational.networks import check_network
@@ -37,11 +38,13 @@ class AmortizedGuide(AutoGuide):
         standard deviations, in unconstrained space, of D dimensions together.
     :param sites: the event shape of each site by name, a tuple or, for vectors, an integer.
     :param supports: the constraints of those sites that are not real, whose unconstrained shape is the site's.
+    :param encoder_output: what the second half of the encoder's outputs are: ``"log_scale"`` as above, or ``"scale"``
+        or ``"variance"``, standard deviations or variances in unconstrained space, positive.
     :param plate: name of the model's innermost plate over data.
     :param name: prefix of parameter names, where the guide stands alone.
     :raises TypeError: if the encoder is no module, or ``sites`` no mapping.
     :raises ValueError: for no sites, shapes that are none, or supports of other sites; on use, for an encoder's output
-        of the wrong shape, or a plate that the list does not have.
+        of the wrong shape, or that parametrises no normal distribution, or a plate that the list does not have.
 
     >>> import torch
     >>> from pyro_ebm.variational import AmortizedGuide
@@ -57,6 +60,7 @@ class AmortizedGuide(AutoGuide):
         sites: Mapping[str, int | tuple[int, ...]],
         *,
         supports: Mapping[str, constraints.Constraint] | None = None,
+        encoder_output: EncoderOutput = "log_scale",
         plate: str = "data",
         name: str = "amortized",
     ) -> None:
@@ -67,6 +71,8 @@ class AmortizedGuide(AutoGuide):
         self.encoder, self.sites = encoder, shapes
         self.supports, self.plate = dict(supports or {}), plate
         check_supports(self.supports, self.sites)
+        check_encoder_output("AmortizedGuide", encoder_output)
+        self.encoder_output = encoder_output
 
     def forward(
         self,
@@ -105,7 +111,9 @@ class AmortizedGuide(AutoGuide):
         return {site: self._transform(site)(part) for site, part in loc.items()}
 
     def extra_repr(self) -> str:
-        return f"sites={self.sites!r}, supports={self.supports!r}, plate={self.plate!r}, name={self._pyro_name!r}"
+        encoder = "" if self.encoder_output == "log_scale" else f"encoder_output={self.encoder_output!r}, "
+        options = f"{encoder}plate={self.plate!r}, name={self._pyro_name!r}"
+        return f"sites={self.sites!r}, supports={self.supports!r}, {options}"
 
     def _plate_of_list(self, *arguments: Any, **named: Any) -> contextlib.AbstractContextManager[torch.Tensor]:
         """The plate that the guides of an ``AutoGuideList`` share."""
@@ -117,7 +125,7 @@ class AmortizedGuide(AutoGuide):
     def _parameters_of(self, x: torch.Tensor) -> list[dict[str, torch.Tensor]]:
         """Locations and standard deviations of the sites, in unconstrained space."""
         sizes = [math.prod(shape) for shape in self.sites.values()]
-        joint = normal_from("encoder", self.encoder(x), sum(sizes))
+        joint = normal_from("encoder", self.encoder(x), sum(sizes), encoder_output=self.encoder_output, inputs={"x": x})
         return [
             {
                 site: part.reshape(*part.shape[:-1], *shape)

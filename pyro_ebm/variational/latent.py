@@ -28,11 +28,11 @@ from pyro.distributions import TorchDistribution
 import _ppl_ebm.autoencoders as shared
 from _ppl_ebm.calls import show_constructor, shows_its_call
 from _ppl_ebm.checks import check_between, check_choice, check_positive_int
-from _ppl_ebm.likelihoods import check_made
-from _ppl_ebm.normals import COVARIANCES, Covariance
+from _ppl_ebm.likelihoods import DecoderOutput, check_made, not_a_number
+from _ppl_ebm.normals import COVARIANCES, Covariance, EncoderOutput, check_encoder_output
 from _ppl_ebm.plates import PlatePlan, check_rows, count_rows, plan_plate, rows_of
 from pyro_ebm.distributions.batching import is_concrete
-from pyro_ebm.variational.likelihoods import Likelihood, Raw, resolve_likelihood
+from pyro_ebm.variational.likelihoods import Likelihood, Raw, of_data, resolve_likelihood
 from pyro_ebm.variational.networks import check_network, move_to, register_parts
 from pyro_ebm.variational.normal import kl_divergence, kl_divergence_by_dimension, normal_from
 from pyro_ebm.variational.priors import NormalPrior, Prior
@@ -65,6 +65,8 @@ class LatentModel(torch.nn.Module):
         *,
         prior: PriorLike = "standard",
         likelihood: LikelihoodLike = "bernoulli",
+        decoder_output: DecoderOutput = "logits",
+        encoder_output: EncoderOutput = "log_scale",
         covariance: Covariance = "diagonal",
         kl_weight: float = 1.0,
         free_bits: float = 0.0,
@@ -77,13 +79,16 @@ class LatentModel(torch.nn.Module):
         check_choice("covariance", owner, covariance, COVARIANCES)
         self.name = shared.check_name(owner.lower() if name is None else name, reserved="$$$")
         self.latent_size, self.covariance = latent_size, covariance
-        self.likelihood = resolve_likelihood(likelihood)
+        check_encoder_output(owner, encoder_output, covariance)
+        self.encoder_output = encoder_output
+        self.likelihood = resolve_likelihood(likelihood, owner, decoder_output)
         if isinstance(likelihood, (str, float, int)):
             move_to(self.likelihood, self.encoder, self.decoder)
         self.prior = self._resolve_prior(prior).for_model(self)
         self.kl_weight, self.free_bits = _check_weight("kl_weight", kl_weight), _check_weight("free_bits", free_bits)
         splits = covariance == "diagonal" and self.prior.is_normal
         shared.check_free_bits(free_bits, covariance, type(self.prior).__name__, splits)
+        self.doubts = shared.Doubts()
 
     def _resolve_prior(self, prior: PriorLike) -> Prior:
         if isinstance(prior, str) and prior == "standard":
@@ -98,7 +103,8 @@ class LatentModel(torch.nn.Module):
 
     def extra_repr(self) -> str:
         weights = f"kl_weight={self.kl_weight}, free_bits={self.free_bits}, name={self.name!r}"
-        return f"latent_size={self.latent_size}, covariance={self.covariance!r}, {weights}"
+        encoder = "" if self.encoder_output == "log_scale" else f"encoder_output={self.encoder_output!r}, "
+        return f"latent_size={self.latent_size}, covariance={self.covariance!r}, {encoder}{weights}"
 
     # ------------------------------------------------------------------ distributions
 
@@ -108,8 +114,10 @@ class LatentModel(torch.nn.Module):
         :param x: shape ``(N, *event_shape)``.
         :param condition: shape ``(N, *condition_shape)``.
         """
-        output = self.encoder(x) if condition is None else self.encoder(x, condition)
-        return normal_from("encoder", output, self.latent_size, self.covariance)
+        inputs = {"x": x} if condition is None else {"x": x, "condition": condition}
+        output = self.encoder(*inputs.values())
+        size, kind = self.latent_size, self.encoder_output
+        return normal_from("encoder", output, size, self.covariance, encoder_output=kind, inputs=inputs)
 
     def data_given_latent(self, z: torch.Tensor, condition: torch.Tensor | None = None) -> TorchDistribution:
         """p(x | z), or p(x | z, c), batch shape ``(...)``.
@@ -119,10 +127,21 @@ class LatentModel(torch.nn.Module):
         """
         lead = self.check_latent(z).shape[:-1]
         given = () if condition is None else (_aligned(condition, lead),)
-        raw = self.decoder(z.reshape(-1, self.latent_size), *given)
-        made = self.likelihood.distribution(_unflatten(raw, lead))
+        raw = _unflatten(self.decoder(z.reshape(-1, self.latent_size), *given), lead)
+        self._check_decoded(raw, z)
+        made = self.likelihood.distribution(raw)
         check_made(made.batch_shape, lead)
-        return made.to_event(len(made.batch_shape) - len(lead))
+        return of_data(made, len(made.batch_shape) - len(lead))
+
+    def _check_decoded(self, raw: Raw, z: torch.Tensor) -> None:
+        """Refuse NaN from finite z, and warn of logits that look like probabilities, unless they are traced."""
+        tensors = [tensor for tensor in ([raw] if isinstance(raw, torch.Tensor) else raw) if is_concrete(tensor)]
+        if any(torch.isnan(tensor).any() for tensor in tensors) and is_concrete(z) and torch.isfinite(z).all():
+            raise not_a_number()
+        if self.likelihood.reads_logits and tensors:
+            num_rows = math.prod(z.shape[:-1])
+            find_range = lambda: (tensors[0].min().item(), tensors[0].max().item())
+            self.doubts.of_logits(find_range, tensors[0].numel() // max(num_rows, 1), num_rows)
 
     def latent_prior(self, condition: torch.Tensor | None = None) -> TorchDistribution:
         """p(z), or p(z | c), batch shape ``()`` or ``(N,)``.
@@ -130,6 +149,11 @@ class LatentModel(torch.nn.Module):
         :param condition: shape ``(N, *condition_shape)``.
         """
         return self._check_prior(self.prior.distribution(condition))
+
+    def decoded_like(self, x: torch.Tensor, decoded: TorchDistribution) -> TorchDistribution:
+        """What a decoder gives for data itself, refused if it is over another shape than they have."""
+        shared.check_data_shape(x.shape, decoded.event_shape)
+        return decoded
 
     def check_latent(self, z: torch.Tensor) -> torch.Tensor:
         """Latent variables themselves, refused unless there are ``latent_size`` of them."""
@@ -151,6 +175,7 @@ class LatentModel(torch.nn.Module):
 
     @torch.no_grad()
     def _sample(self, shape: tuple[int, ...], condition: torch.Tensor | None) -> torch.Tensor:
+        self.check_prior_learned()
         prior = self.latent_prior(condition)
         if condition is not None:
             prior = prior.expand(torch.Size((len(condition),)))
@@ -191,6 +216,7 @@ class LatentModel(torch.nn.Module):
             raise shared.nothing_to_encode()
         register_parts(self, self.name, encoder=self.encoder)
         data, weight = check_floating("x", x), self._weight(kl_weight)
+        self.doubts.of_weight(weight, kl_weight is None, self._learns_prior)
         with data_plate("data", plan_plate(count_rows(data, condition), size, subsample_size), data) as index:
             condition = _rows(condition, index)
             posterior = self.latent_given_data(rows_of(data, index), condition)
@@ -201,6 +227,14 @@ class LatentModel(torch.nn.Module):
                 drawn = prior.log_prob(z) - posterior.log_prob(z)
                 pyro.factor(f"{self.name}.kl", drawn + weight * self._penalty(posterior, prior), has_rsample=True)
         return z
+
+    def _learns_prior(self) -> bool:
+        """Whether the prior has parameters of its own."""
+        return any(parameter.requires_grad for parameter in self.prior.parameters())
+
+    def check_prior_learned(self) -> None:
+        """Warn, before the prior is used, if it was left untrained by a ``kl_weight`` that was always 0."""
+        self.doubts.of_prior(self._learns_prior)
 
     def _weight(self, kl_weight: float | None) -> float:
         return self.kl_weight if kl_weight is None else _check_weight("kl_weight", kl_weight)

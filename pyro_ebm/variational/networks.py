@@ -1,6 +1,10 @@
 """Networks as learned parameters of a Pyro model: modules, under names of which each belongs to one model."""
 
+import contextlib
+import functools
 import weakref
+from collections.abc import Callable, Iterator
+from typing import Concatenate, ParamSpec, TypeVar
 
 import pyro
 import torch
@@ -42,6 +46,40 @@ def _claim_name(model: torch.nn.Module, name: str) -> None:
                 "name, and both would share them; expected another name, or pyro.clear_param_store()"
             )
     _OWNERS[name] = model
+
+
+@contextlib.contextmanager
+def in_evaluation(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluate a model's modules as after ``.eval()``; afterwards each is in the mode that it was in.
+
+    :param model: whose networks use their running statistics inside, and leave them.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+Model = TypeVar("Model", bound=torch.nn.Module)
+Others = ParamSpec("Others")
+Result = TypeVar("Result")
+
+
+def evaluates(measure: Callable[Concatenate[Model, Others], Result]) -> Callable[Concatenate[Model, Others], Result]:
+    """Let a function of a model run with the model in evaluation mode.
+
+    :param measure: whose first argument is the model; it refuses what is none.
+    """
+
+    @functools.wraps(measure)
+    def evaluated(vae: Model, *others: Others.args, **options: Others.kwargs) -> Result:
+        with in_evaluation(vae) if isinstance(vae, torch.nn.Module) else contextlib.nullcontext():
+            return measure(vae, *others, **options)
+
+    return evaluated
 
 
 def move_to(part: torch.nn.Module, *networks: torch.nn.Module) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from _ppl_ebm.autoencoders import check_data_shape
 from _ppl_ebm.checks import check_count
 from _ppl_ebm.plots import (
     check_labels,
@@ -19,6 +20,7 @@ from _ppl_ebm.plots import (
 from pyro_ebm.diagnostics.fields import to_numpy
 from pyro_ebm.sampling.types import ArrayLike
 from pyro_ebm.variational.cvae import CVAE
+from pyro_ebm.variational.networks import evaluates
 from pyro_ebm.variational.posterior import Data, check_model, data_of
 from pyro_ebm.variational.vae import VAE
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@evaluates
 @torch.no_grad()
 def plot_reconstructions(
     vae: VAE | CVAE,
@@ -61,12 +64,15 @@ def plot_reconstructions(
     posterior = vae.latent_given_data(x, condition)
     latents = [posterior.mean]
     latents += posterior.sample((num_draws,)).unbind() if num_draws else []
-    rows = [to_numpy(x), *(_decoded(vae, z, condition) for z in latents)]
+    decoded = [_decoded(vae, z, condition) for z in latents]
+    check_data_shape(x.shape, decoded[0].shape[1:])
+    rows = [to_numpy(x), *decoded]
     labels = ["data", "mean", *(f"draw {index + 1}" for index in range(num_draws))]
     images = np.stack(rows).reshape(len(rows), len(x), *shape)
     return draw_images(ax, "plot_reconstructions", images, labels)
 
 
+@evaluates
 @torch.no_grad()
 def plot_traversal(
     vae: VAE | CVAE,
@@ -114,6 +120,7 @@ def plot_traversal(
     return draw_images(ax, "plot_traversal", images, [f"z[{index}]" for index in range(size)])
 
 
+@evaluates
 @torch.no_grad()
 def plot_latent(
     vae: VAE,

@@ -30,6 +30,7 @@ from pyro_ebm.sampling import steps
 from pyro_ebm.variational.cvae import CVAE
 from pyro_ebm.variational.energy_prior import normalized_log_prob, unnormalized_log_prob
 from pyro_ebm.variational.latent import LatentModel, check_tensor
+from pyro_ebm.variational.networks import evaluates
 from pyro_ebm.variational.normal import at, loc_and_scale, normal_of
 from pyro_ebm.variational.vae import VAE
 
@@ -39,6 +40,7 @@ Data: TypeAlias = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 Proposal: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
+@evaluates
 @torch.no_grad()
 def importance_weighted_log_likelihood(
     vae: VAE | CVAE, data: Data, num_samples: int = 1000, batch_size: int = 100
@@ -78,6 +80,7 @@ def importance_weighted_log_likelihood(
     return torch.cat(estimates)
 
 
+@evaluates
 @torch.no_grad()
 def inference_gap(
     vae: VAE | CVAE, data: Data, draws: torch.Tensor, num_samples: int = 1000, batch_size: int = 100
@@ -146,6 +149,7 @@ def _noise(proposal: Proposal, num_samples: int) -> torch.Tensor:
     return torch.randn_like(loc.expand(num_samples, *loc.shape))
 
 
+@evaluates
 def refine_posterior(
     vae: VAE | CVAE, data: Data, num_steps: int = 20, step_size: float = 0.5, num_samples: int = 1
 ) -> RefinedPosterior[torch.Tensor]:
@@ -257,6 +261,7 @@ def data_of(vae: LatentModel, data: Data) -> tuple[torch.Tensor, torch.Tensor | 
     x, condition = split_data(data, isinstance(vae, CVAE))
     x, condition = vae.check_data(x), None if condition is None else check_tensor("condition", condition)
     count_rows(x, condition)
+    vae.check_prior_learned()
     return x, condition
 
 

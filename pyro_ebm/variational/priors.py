@@ -106,7 +106,7 @@ class NormalPrior(Prior):
             return dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
         if condition is None:
             raise ValueError("condition: a NormalPrior with a network expected conditions of shape (N, ...), got None")
-        return normal_from("prior", self.network(condition), self.latent_size)
+        return normal_from("prior", self.network(condition), self.latent_size, inputs={"condition": condition})
 
     def extra_repr(self) -> str:
         return f"latent_size={self.latent_size}"

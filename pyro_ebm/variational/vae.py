@@ -36,8 +36,14 @@ class VAE(LatentModel):
         [0, 1]), a positive number (Normal with this standard deviation), ``"normal"`` (the decoder returns a pair,
         locations and log standard deviations, or the locations alone beside one learned standard deviation), a function
         from the decoder's output to a distribution, or one of :mod:`pyro_ebm.variational.likelihoods`.
+    :param decoder_output: what the decoder returns for binary data or data in [0, 1]: ``"logits"``, or
+        ``"probabilities"``, as of a last sigmoid. Logits that are all in [0, 1] warn.
+    :param encoder_output: what the encoder's second outputs are: ``"log_scale"``, logarithms of standard deviations;
+        or ``"scale"`` or ``"variance"``, these themselves, positive (``"scale"`` with full covariance: the factor's
+        diagonal).
     :param covariance: of the encoder, ``"diagonal"`` or ``"full"``.
-    :param kl_weight: weight of the KL term, at least 0 (Higgins et al. 2017). To anneal it (Bowman et al. 2016), give
+    :param kl_weight: weight of the KL term, at least 0 (Higgins et al. 2017); 0 trains no prior, and warns if it is one
+        that learns. To anneal it (Bowman et al. 2016), give
         ``kl_weight`` to ``model`` and ``guide`` in each step.
     :param free_bits: least KL in nats, averaged over the data, that each latent dimension is charged (Kingma et al.
         2016), for diagonal covariance and a normal prior.
@@ -45,7 +51,8 @@ class VAE(LatentModel):
         model of a program its own.
     :raises TypeError: for networks that are no modules, or an unknown prior or likelihood.
     :raises ValueError: for sizes, weights or names out of range; on use, for shapes that do not fit, data outside the
-        likelihood's support, and a name under which another model keeps its parameters in Pyro's store.
+        likelihood's support, networks whose outputs are not finite, and a name under which another model keeps its
+        parameters in Pyro's store.
 
     >>> import pyro, torch
     >>> from pyro.infer import SVI, Trace_ELBO
@@ -112,7 +119,7 @@ class VAE(LatentModel):
 
     def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
         """The mean of p(x | z) at the mean of q(z | x), shape of ``x``."""
-        return self.decode(self.encode(x).mean).mean
+        return self.decoded_like(x, self.decode(self.encode(x).mean)).mean
 
     @shows_its_call
     def sample(self, shape: tuple[int, ...] = ()) -> torch.Tensor:
@@ -128,4 +135,5 @@ class VAE(LatentModel):
 
         :param z: shape ``(..., latent_size)``.
         """
+        self.check_prior_learned()
         return self.latent_prior().log_prob(self.check_latent(z))
