@@ -57,8 +57,8 @@ def warn_of_repeats(owner: str, value: np.ndarray, num_core_dims: int, stackleve
         warnings.warn(
             f"value: {owner} expected data with a density, got constant or repeated values in column "
             f"{_places(sorted(columns), shape)}; where the model can narrow there, the criterion falls without bound. "
-            "Add noise to the data, drop constant columns, or keep the model's scale from below; for discrete data take "
-            "PseudoLikelihood or a contrastive criterion",
+            "Add noise to the data, drop constant columns, or keep the model's scale from below; for discrete data "
+            "take PseudoLikelihood or a contrastive criterion",
             stacklevel=stacklevel + 1,
         )
 
