@@ -14,8 +14,10 @@ from pyro import poutine
 from tqdm.auto import tqdm
 
 from _ppl_ebm.checks import check_count, check_positive_int
-from pyro_ebm.infer.chains import generator_states, set_generator_states
+from _ppl_ebm.states import check_fields
+from pyro_ebm.infer.chains import check_generators, generator_states, set_generator_states
 from pyro_ebm.infer.kernel import BatchedKernel, KernelState
+from pyro_ebm.infer.states import check_consistent, check_draws
 
 
 class _Snapshot(NamedTuple):
@@ -207,12 +209,22 @@ class BatchedMCMC:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a :meth:`state_dict`; ``resume`` goes on from it.
 
-        :raises ValueError: for the state of another kernel, warm-up or number of chains.
+        Nothing changes where it is refused. A model of other sizes or another type than the state's is refused by
+        ``resume``, which knows it.
+
+        :raises TypeError: for anything but a mapping of mappings.
+        :raises ValueError: for the state of another kernel, warm-up or number of chains, with missing or unexpected
+            entries, or with tensors whose shapes or types contradict each other.
         """
+        check_fields("state_dict", state, [*self._identity(), "kernel", "generators", "draws"])
         for name, expected in self._identity().items():
             if state[name] != expected:
                 raise ValueError(f"state_dict: expected one with {name}={expected!r}, got {state[name]!r}")
         kernel_state = KernelState.from_state_dict(state["kernel"], self.kernel.chain_type)
+        check_consistent(kernel_state, self.num_chains)
+        num_drawn = max(0, kernel_state.num_steps - self.warmup_steps)
+        check_draws(state["draws"], kernel_state.chain.position, num_drawn)
+        check_generators("state_dict", state["generators"])
         self._snapshot = _Snapshot(kernel_state, state["generators"])
         fields = {name: field.unbind(1) for name, field in state["draws"].items()}
         num_draws = len(next(iter(fields.values()), ()))
