@@ -187,9 +187,7 @@ def test_states_of_something_else_are_refused(name, kind):
 def test_models_of_other_sizes_or_types_do_not_go_on(other):
     holder = BatchedMCMC(MALA(other), 6, 4, 2, disable_progbar=True)
     holder.load_state_dict(state_of("MALA"))
-    with pytest.raises(
-        ValueError, match=r"resume: expected positions of . coordinates, .* got 3, torch.float64"
-    ):
+    with pytest.raises(ValueError, match=r"resume: expected positions of . coordinates, .* got 3, torch.float64"):
         holder.resume()
 
 
