@@ -69,6 +69,15 @@ class ChainReport(NamedTuple):
         whichever is more; of chains in equilibrium below 10.
     :param moved: share of the chains that the last advance moved.
     :param is_finite: whether all energies are finite; where it can be looked at, :meth:`monitor` raises instead.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro_ebm import BernoulliRBM
+    >>> from numpyro_ebm.objectives import PersistentContrastiveDivergence
+    >>> rbm = BernoulliRBM(jnp.zeros((2, 3)))
+    >>> criterion = PersistentContrastiveDivergence(rbm, jnp.zeros((10, 2)), rng_key=jax.random.key(0))
+    >>> report = criterion.monitor(jnp.ones((5, 2)))
+    >>> float(report.energy_gap), float(report.spread), bool(report.is_finite)
+    (0.0, 0.0, True)
     """
 
     energy_gap: jax.Array

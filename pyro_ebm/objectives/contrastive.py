@@ -91,6 +91,14 @@ class ChainReport(NamedTuple):
         whichever is more; of chains in equilibrium below 10.
     :param moved: share of the chains that the last advance moved.
     :param is_finite: whether all energies are finite; where it can be looked at, :meth:`monitor` raises instead.
+
+    >>> import torch
+    >>> from pyro_ebm import BernoulliRBM
+    >>> from pyro_ebm.objectives import PersistentContrastiveDivergence
+    >>> rbm = BernoulliRBM(torch.zeros((2, 3)))
+    >>> report = PersistentContrastiveDivergence(rbm, torch.zeros(10, 2)).monitor(torch.ones(5, 2))
+    >>> float(report.energy_gap), float(report.spread), bool(report.is_finite)
+    (0.0, 0.0, True)
     """
 
     energy_gap: torch.Tensor

@@ -1,6 +1,7 @@
 """Learning that goes wrong says so: data without a density, chains that drift, batches without rows."""
 
 import copy
+import importlib
 import warnings
 
 import numpy as np
@@ -304,3 +305,98 @@ def _traced_in_pyro(criterion, data):
         return traced.log_prob(data).sum()
 
     return torch.func.vmap(log_prob)(criterion.base.weights[None]), torch.func.grad(log_prob)(criterion.base.weights)
+
+
+# ---------------------------------------------------------------------- normalisers
+
+
+def _rounded(array):
+    """To numbers that bfloat16 and float16 have, both."""
+    bits = np.asarray(array, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
+    return bits.view(np.float32).astype(np.float16).astype(float)
+
+
+def _random(seed, **shapes):
+    rng = np.random.default_rng(seed)
+    return {name: _rounded(rng.normal(size=shape)) for name, shape in shapes.items()}
+
+
+HALVES = {
+    "BernoulliRBM": _random(0, weights=(20, 11), visible_bias=20, hidden_bias=11),
+    "GaussianBernoulliRBM": _random(1, weights=(3, 11), visible_bias=3, hidden_bias=11),
+    "GaussianRBM": {"weights": _rounded(0.3 * np.eye(4, 3)), "hidden_bias": _rounded(np.full(3, 0.7))},
+    "ProductOfStudentT": {"filters": _rounded(np.eye(3) + 0.2), "concentration": np.full(3, 4.0)},
+    "CovarianceRBM": _random(2, filters=(3, 4), visible_bias=3)
+    | {"pooling": -np.eye(4), "covariance_bias": np.ones(4)},
+    "TiedAutoencoder": _random(3, weights=(4, 2), hidden_bias=2, visible_bias=4),
+    "MarkovNetwork": _random(4, table=(7, 7)),
+}
+
+
+def _in_type(backend, array, dtype):
+    array = backend.array(array)
+    if backend.name == "numpyro":
+        return array.astype(dtype)
+    import torch
+
+    return array.to(getattr(torch, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("family", HALVES)
+def test_normalisers_in_half_precision(backend, family, dtype):
+    """Half a unit in the last place from that of the same parameters in float64: one rounding, at the end."""
+
+    def log_partition(dtype):
+        arrays = {name: _in_type(backend, array, dtype) for name, array in HALVES[family].items()}
+        if family == "MarkovNetwork":
+            pairs = [((i, i + 1), arrays["table"]) for i in range(30)]
+            return backend.distributions.MarkovNetwork([7] * 31, dict(pairs)).log_partition
+        options = {"activation": "tanh"} if family == "TiedAutoencoder" else {}
+        return getattr(backend.distributions, family)(**arrays, **options).log_partition
+
+    found, expected = log_partition(dtype), float(log_partition("float64"))
+    assert str(found.dtype).endswith(dtype)
+    precision = {"bfloat16": 2.0**-8, "float16": 2.0**-11}[dtype]
+    assert abs(float(found) - expected) <= (0.51 * 2 * precision + 1e-6) * abs(expected)
+
+
+def test_chunks_are_smaller_where_terms_are_larger(backend):
+    """Sums in chunks of any size are the same; their size follows the numbers of all models together."""
+    import _ppl_ebm.limits as limits
+
+    assert [limits.chunk_units(cost) for cost in (1, 2**14, 2**15, 2**24, 2**30)] == [10, 10, 9, 0, 0]
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(2, 40_000, 3)) / 100
+    expected = [_small_log_partition(one) for one in weights]
+    rbm = backend.distributions.BernoulliRBM
+    found = [rbm(backend.array(weights)), *(rbm(backend.array(one)) for one in weights)]
+    np.testing.assert_allclose(backend.numpy(found[0].log_partition), expected, rtol=1e-10)
+    for one, other in zip(found[1:], expected, strict=True):
+        np.testing.assert_allclose(backend.numpy(one.log_partition), other, rtol=1e-10)
+
+
+def _small_log_partition(weights):
+    states = np.array([[code >> unit & 1 for unit in range(weights.shape[1])] for code in range(2 ** weights.shape[1])])
+    terms = np.logaddexp(0, states @ weights.T).sum(1)
+    return np.logaddexp.reduce(terms)
+
+
+@pytest.mark.parametrize("num_models", [1, 50])
+def test_sums_over_states_stay_within_memory(backend, monkeypatch, num_models):
+    """The chunks that a term is computed for, of all models together, have at most 2^24 numbers."""
+    seen = []
+    module = importlib.import_module(f"{backend.ebm.__name__}.distributions.families.bernoulli_rbm")
+    softplus = module.softplus
+    monkeypatch.setattr(module, "softplus", lambda array: (seen.append(array.shape), softplus(array))[1])
+    weights = backend.array(np.zeros((num_models, 20_000, 9)))
+    rbm = backend.distributions.BernoulliRBM(weights, validate_args=False)
+    if backend.name == "numpyro":
+        import jax
+
+        jax.eval_shape(rbm.exact_log_partition)
+    else:
+        rbm = backend.distributions.BernoulliRBM(weights.to("meta"), validate_args=False, log_partition=None)
+        rbm.exact_log_partition()
+    sizes = [np.prod(shape) * (num_models if backend.name == "numpyro" else 1) for shape in seen]
+    assert 2**22 < max(sizes) <= 2**24
