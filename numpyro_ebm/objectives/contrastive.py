@@ -97,6 +97,8 @@ class PersistentContrastiveDivergence(Criterion):
         chains = numpyro.primitives.mutable("chains", {"value": jnp.zeros((100, 784))})
         numpyro.sample("v", PersistentContrastiveDivergence(rbm, chains), obs=batch)
 
+    Chains that do not follow the model give a wrong gradient in silence: look at :meth:`monitor` now and then.
+
     :param base: an energy distribution; the chain is its ``chain``.
     :param chains: positions of shape ``(num_chains, *batch_shape, *event_shape)``, or a mutable mapping that holds them
         under ``"value"`` and is updated in place.

@@ -122,6 +122,8 @@ class PersistentContrastiveDivergence(Criterion):
             ...
             pyro.sample("v", PersistentContrastiveDivergence(rbm, chains), obs=batch)
 
+    Chains that do not follow the model give a wrong gradient in silence: look at :meth:`monitor` now and then.
+
     :param base: an energy distribution; the chain is its ``chain``.
     :param chains: positions, a floating-point tensor of shape ``(num_chains, *batch_shape, *event_shape)`` that is
         updated in place, so never the data themselves: start from ``data[:100].clone()``.

@@ -83,7 +83,8 @@ def test_score_matching_of_continuous_data_warns_of_nothing(backend, dtype, rows
     criterion.log_prob(backend.array(data, dtype))
     criterion.log_prob(backend.array(data[:49] > 0))
     many = backend.distributions.GaussianBernoulliRBM(backend.array(np.zeros((100, 3, 2))))
-    assert backend.objectives.ScoreMatching(many).log_prob(backend.array(data[0])).shape == (100,)
+    for value in (data[0], np.tile(data[0], (100, 1))):
+        assert backend.objectives.ScoreMatching(many).log_prob(backend.array(value)).shape == (100,)
 
 
 def test_batches_of_the_same_data_are_told_with_one_text(backend):
