@@ -65,6 +65,17 @@ def check_flag(name: str, value: object) -> bool:
     return value
 
 
+def check_not_empty(name: str, owner: str, shape: Sequence[int]) -> None:
+    """Refuse data without a row, whose mean is not a number.
+
+    >>> check_not_empty("value", "gradient", (0, 3))
+    Traceback (most recent call last):
+    ValueError: value: gradient expected at least one datum, got shape (0, 3)
+    """
+    if 0 in shape:
+        raise ValueError(f"{name}: {owner} expected at least one datum, got shape {tuple(shape)}")
+
+
 def are_equal_densities(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether log-densities at the same places are those of one model: half of their digits agree.
 

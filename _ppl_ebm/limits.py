@@ -11,3 +11,17 @@ MEMORY_CHAINS, MEMORY_COUNT, MEMORY_THRESHOLD = 2000, 25, 7.0
 
 #: Effective size of importance weights below which their spread tells no standard error.
 MIN_EFFECTIVE_SIZE = 10
+
+_CHUNK_UNITS = 10
+_MAX_NUMBERS = 2**24
+
+
+def chunk_units(cost: int) -> int:
+    """Units of which all states are summed over at once: ten, or fewer where that takes more than 2^24 numbers.
+
+    :param cost: numbers that the terms of one state take, of all models together.
+
+    >>> chunk_units(784), chunk_units(20_000), chunk_units(100 * 20_000)
+    (10, 9, 3)
+    """
+    return min(_CHUNK_UNITS, max(0, (_MAX_NUMBERS // max(1, cost)).bit_length() - 1))

@@ -82,6 +82,8 @@ class EnergyDistribution(Capabilities, Distribution):
     sampler: Sampler | None
     #: The optional parameters that were not given.
     absent: frozenset[str]
+    #: Of how many models a method that is mapped over the batch has one.
+    _num_models = 1
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -327,8 +329,13 @@ class EnergyDistribution(Capabilities, Distribution):
         return self.parameter_arrays()
 
     def exact_log_partition(self) -> jax.Array:
-        """log Z as a function of the parameters, shape ``batch_shape``, where :attr:`has_exact_partition`."""
-        return jnp.broadcast_to(self._map(type(self)._exact_log_partition), self.batch_shape)
+        """log Z as a function of the parameters, shape ``batch_shape``, where :attr:`has_exact_partition`.
+
+        It is computed in 32 bits at least, and rounded to the type of the parameters.
+        """
+        model = self._in_single_precision()
+        log_partition = model._map(type(self)._exact_log_partition).astype(self.dtype)
+        return jnp.broadcast_to(log_partition, self.batch_shape)
 
     @property
     def resolves_partition(self) -> bool:
@@ -383,6 +390,15 @@ class EnergyDistribution(Capabilities, Distribution):
         new.__dict__.update(self.__dict__)
         return new
 
+    def _in_single_precision(self) -> Self:
+        """The same density with parameters of 32 bits, if they have fewer: too few for sums of many terms."""
+        if self.dtype.itemsize >= jnp.dtype(jnp.float32).itemsize:
+            return self
+        wide = copy.copy(self)
+        for name, array in self.parameters().items():
+            setattr(wide, name, array.astype(jnp.float32))
+        return wide
+
     @classmethod
     def gather_pytree_data_fields(cls) -> tuple[str, ...]:
         # NumPyro would add the parameters of base classes, and order the fields by their hashes, which differ from
@@ -432,7 +448,7 @@ class EnergyDistribution(Capabilities, Distribution):
 
         def single(*arrays: jax.Array) -> PyTree:
             model = copy.copy(self)
-            model._batch_shape = ()
+            model._batch_shape, model._num_models = (), self._num_models * math.prod(self.batch_shape)
             for name, array in zip(names, arrays, strict=False):
                 setattr(model, name, array)
             return method(model, *arrays[len(names) :])

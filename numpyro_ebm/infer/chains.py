@@ -192,11 +192,16 @@ def _check_resume(
         raise ValueError("resume: run_chain expected neither num_warmup nor initial beside it: the state has both")
     shape = (*distribution.batch_shape, *distribution.event_shape)
     try:
-        found = sampler.value(distribution, resume.carry).shape
+        value = sampler.value(distribution, resume.carry)
+        found, dtype = value.shape, value.dtype
     except AttributeError as error:
         raise TypeError(f"resume: run_chain expected the state of a {type(sampler).__name__} chain") from error
     if found[1:] != shape:
         raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {found}")
+    if dtype != distribution.dtype:
+        raise ValueError(f"resume: expected positions of {distribution.dtype}, got {dtype}")
+    if np.shape(resume.key_data) != (expected := jax.random.key_data(jax.random.key(0)).shape):
+        raise ValueError(f"resume: expected key_data of shape {expected}, got {np.shape(resume.key_data)}")
     if num_chains not in (1, found[0]):
         raise ValueError(f"num_chains: run_chain expected that of the state to resume, {found[0]}, got {num_chains}")
 
@@ -206,6 +211,11 @@ def _go_on(distribution: EnergyDistribution, sampler: MarkovChain, carry: PyTree
     if not isinstance(carry, State):
         return carry
     new: State = sampler.init(distribution, sampler.value(distribution, carry))
+    for name, one, other in zip(State._fields, carry, new, strict=True):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            raise ValueError(
+                f"resume: expected {name} of shape {other.shape} and {other.dtype}, got {one.shape} and {one.dtype}"
+            )
     return carry if are_equal_densities(np.asarray(carry.log_density), np.asarray(new.log_density)) else new
 
 

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 
 from _ppl_ebm.calls import show_constructor
+from _ppl_ebm.checks import check_not_empty
 from _ppl_ebm.shapes import check_broadcast
 from numpyro_ebm.distributions.capabilities import WithoutPartition
 from numpyro_ebm.distributions.energy import EnergyDistribution
@@ -26,7 +27,7 @@ class Criterion(WithoutPartition, Distribution):
     """
 
     arg_constraints: dict[str, Any] = {}
-    pytree_data_fields = ("base",)
+    pytree_data_fields: tuple[str, ...] = ("base",)
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -52,12 +53,18 @@ class Criterion(WithoutPartition, Distribution):
 
         :param value: data, shape ``(..., *event_shape)``.
         :raises TypeError: if ``base`` has no named parameters, as a network energy: differentiate ``log_prob`` there.
+        :raises ValueError: for an empty ``value``, which has no mean.
         """
         if not self.base.parameter_dims:
             raise TypeError(
                 f"base: gradient expected a distribution with named parameters, got {type(self.base).__name__}; "
                 "differentiate log_prob in the network's parameters"
             )
+        check_not_empty("value", "gradient", self.base.check_value(value).shape)
+        return self._gradient(value)
+
+    def _gradient(self, value: ArrayLike) -> dict[str, jax.Array]:
+        """The gradient, of data that have been checked."""
 
         def mean_loss(parameters: dict[str, jax.Array]) -> jax.Array:
             criterion, base = copy.copy(self), copy.copy(self.base)

@@ -344,8 +344,11 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         return self.parameter_arrays()
 
     def exact_log_partition(self) -> torch.Tensor:
-        """log Z as a function of the parameters, shape ``batch_shape``, where :attr:`has_exact_partition`."""
-        return self._exact_log_partition().expand(self.batch_shape)
+        """log Z as a function of the parameters, shape ``batch_shape``, where :attr:`has_exact_partition`.
+
+        It is computed in 32 bits at least, and rounded to the type of the parameters.
+        """
+        return self._in_single_precision()._exact_log_partition().to(self.dtype).expand(self.batch_shape)
 
     @property
     def resolves_partition(self) -> bool:
@@ -408,6 +411,20 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         """The parameters of these names for each model of the batch, as NumPy arrays in double precision."""
         arrays = [getattr(self, name).detach().cpu().double().numpy() for name in names]
         return single_models(arrays, [len(self.parameter_dims[name]) for name in names])
+
+    @property
+    def _num_models(self) -> int:
+        """How many models the batch has."""
+        return math.prod(int(size) for size in self.batch_shape)
+
+    def _in_single_precision(self) -> Self:
+        """The same density with parameters of 32 bits, if they have fewer: too few for sums of many terms."""
+        if self.dtype.itemsize >= torch.float32.itemsize:
+            return self
+        wide = copy.copy(self)
+        for name, tensor in self.parameters().items():
+            setattr(wide, name, tensor.float())
+        return wide
 
     def needs_graph(self, value: torch.Tensor) -> bool:
         """Whether a derivative in ``value`` may itself be differentiated later."""

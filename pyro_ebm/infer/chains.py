@@ -1,7 +1,8 @@
 """Running Markov chains of a distribution's own transitions, outside the host's ``MCMC``."""
 
 import warnings
-from typing import Literal, NamedTuple, overload
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from tqdm.auto import tqdm
@@ -15,7 +16,8 @@ from pyro_ebm.sampling.types import ArrayLike, PyTree
 
 
 class ChainState(NamedTuple):
-    """Where chains stand, with all that the next draw depends on; it can be pickled and saved by ``torch.save``.
+    """Where chains stand, with all that the next draw depends on; it can be pickled and saved by ``torch.save``, whose
+    files ``torch.load`` reads as it does by default (``weights_only=True``).
 
     :param carry: what the sampler carries along: positions of shape ``(chains, *batch_shape, *event_shape)``, or these
         with log-densities and scores.
@@ -164,6 +166,10 @@ def _start(
     return position
 
 
+# What ``torch.load`` may make of a file by default: named tuples, whose making runs no code of the file's.
+torch.serialization.add_safe_globals([ChainState, State])
+
+
 def _check_resume(
     distribution: EnergyDistribution,
     sampler: MarkovChain,
@@ -179,11 +185,15 @@ def _check_resume(
         raise ValueError("resume: run_chain expected neither num_warmup nor initial beside it: the state has both")
     shape = (*distribution.batch_shape, *distribution.event_shape)
     try:
-        found = tuple(sampler.value(distribution, resume.carry).shape)
+        value = sampler.value(distribution, resume.carry)
+        found, dtype = tuple(value.shape), value.dtype
     except AttributeError as error:
         raise TypeError(f"resume: run_chain expected the state of a {type(sampler).__name__} chain") from error
     if found[1:] != shape:
         raise ValueError(f"resume: expected positions of shape (chains, *{shape}), got {found}")
+    if dtype != distribution.dtype:
+        raise ValueError(f"resume: expected positions of {distribution.dtype}, got {dtype}")
+    check_generators("resume", resume.generator_states)
     own = _share(num_chains, group)
     if num_chains != 1 and own.stop - own.start != found[0]:
         raise ValueError(f"num_chains: run_chain expected that of the state to resume, {found[0]}, got {num_chains}")
@@ -194,6 +204,12 @@ def _go_on(distribution: EnergyDistribution, sampler: MarkovChain, carry: PyTree
     if not isinstance(carry, State):
         return carry
     new: State = sampler.init(distribution, sampler.value(distribution, carry))
+    for name, one, other in zip(State._fields, carry, new, strict=True):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            raise ValueError(
+                f"resume: expected {name} of shape {tuple(other.shape)} and {other.dtype}, got {tuple(one.shape)} and "
+                f"{one.dtype}"
+            )
     return carry if are_equal_densities(carry.log_density.cpu().numpy(), new.log_density.cpu().numpy()) else new
 
 
@@ -223,6 +239,13 @@ def generator_states(device: torch.device) -> dict[str, torch.Tensor]:
     if device.type != "cpu":
         states[str(device)] = torch.get_device_module(device).get_rng_state(device)
     return states
+
+
+def check_generators(argument: str, states: Any) -> None:
+    """Refuse what are no states of torch's generators."""
+    is_mapping = isinstance(states, Mapping) and "cpu" in states
+    if not is_mapping or not all(isinstance(s, torch.Tensor) and s.dtype == torch.uint8 for s in states.values()):
+        raise ValueError(f"{argument}: expected states of torch's generators, of 'cpu' at least, got {states!r:.80}")
 
 
 def set_generator_states(states: dict[str, torch.Tensor]) -> None:

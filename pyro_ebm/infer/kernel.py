@@ -15,6 +15,7 @@ from torch.distributions.transforms import Transform
 from _ppl_ebm.adaptation import PRECONDITIONERS
 from _ppl_ebm.calls import show_constructor
 from _ppl_ebm.checks import check_positive, check_probability
+from _ppl_ebm.states import check_fields
 from pyro_ebm.infer.check_model import check_sampled
 from pyro_ebm.infer.potential import FunctionPotential, ModelPotential, Potential, PotentialFn, ScoreFn, Values, finite
 from pyro_ebm.sampling import steps
@@ -42,7 +43,12 @@ class KernelState(NamedTuple):
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], chain_type: type) -> "KernelState":
-        """The inverse of :meth:`state_dict`, for chains of this type."""
+        """The inverse of :meth:`state_dict`, for chains of this type.
+
+        :raises ValueError: for other keys.
+        """
+        check_fields("state_dict: kernel", state, cls._fields)
+        check_fields("state_dict: chain", state["chain"], [*chain_type.__annotations__])
         parts = {
             "chain": chain_type(**state["chain"]),
             "adaptation": AdaptationState.from_state_dict(state["adaptation"]),
@@ -189,6 +195,7 @@ class BatchedKernel(MCMCKernel):
 
     def restore(self, state: KernelState) -> None:
         """Put chains where they were, and check that the target is the one they had."""
+        self._target.check_position("resume", state.chain.position)
         found = self._target.unnormalized_log_prob(state.chain.position)
         if not torch.allclose(found, state.chain.log_density, rtol=1e-3, atol=1e-3, equal_nan=True):
             raise ValueError("resume: expected the model and arguments of the first run, got another log-density")

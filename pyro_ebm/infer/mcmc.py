@@ -5,7 +5,7 @@ transition of a thousand chains costs little more than one of a single chain.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pyro.infer.mcmc.util as host
@@ -14,7 +14,8 @@ from pyro import poutine
 from tqdm.auto import tqdm
 
 from _ppl_ebm.checks import check_count, check_positive_int
-from pyro_ebm.infer.chains import generator_states, set_generator_states
+from _ppl_ebm.states import check_fields
+from pyro_ebm.infer.chains import check_generators, generator_states, set_generator_states
 from pyro_ebm.infer.kernel import BatchedKernel, KernelState
 
 
@@ -207,12 +208,22 @@ class BatchedMCMC:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a :meth:`state_dict`; ``resume`` goes on from it.
 
-        :raises ValueError: for the state of another kernel, warm-up or number of chains.
+        Nothing changes where it is refused. A model of other sizes or another type than the state's is refused by
+        ``resume``, which knows it.
+
+        :raises TypeError: for anything but a mapping of mappings.
+        :raises ValueError: for the state of another kernel, warm-up or number of chains, with missing or unexpected
+            entries, or with tensors whose shapes or types contradict each other.
         """
+        check_fields("state_dict", state, [*self._identity(), "kernel", "generators", "draws"])
         for name, expected in self._identity().items():
             if state[name] != expected:
                 raise ValueError(f"state_dict: expected one with {name}={expected!r}, got {state[name]!r}")
         kernel_state = KernelState.from_state_dict(state["kernel"], self.kernel.chain_type)
+        _check_consistent(kernel_state, self.num_chains)
+        num_drawn = max(0, kernel_state.num_steps - self.warmup_steps)
+        _check_draws(state["draws"], kernel_state.chain.position, num_drawn)
+        check_generators("state_dict", state["generators"])
         self._snapshot = _Snapshot(kernel_state, state["generators"])
         fields = {name: field.unbind(1) for name, field in state["draws"].items()}
         num_draws = len(next(iter(fields.values()), ()))
@@ -225,3 +236,62 @@ class BatchedMCMC:
             "num_chains": self.num_chains,
             "warmup_steps": self.warmup_steps,
         }
+
+
+def _check_consistent(state: KernelState, num_chains: int) -> None:
+    """Refuse a kernel's state of other chains, or whose parts do not belong together.
+
+    :raises ValueError: naming the part.
+    """
+    if isinstance(state.num_steps, bool) or not isinstance(state.num_steps, int) or state.num_steps < 0:
+        raise ValueError(f"state_dict: num_steps: expected a non-negative integer, got {state.num_steps!r}")
+    for name, leaf in _leaves("state_dict", {**state.state_dict(), "num_steps": torch.tensor(state.num_steps)}):
+        if not isinstance(leaf, torch.Tensor):
+            raise ValueError(f"{name}: expected a tensor, got {type(leaf).__name__}")
+    for name, leaf in state.chain._asdict().items():
+        if leaf.shape[:1] != (num_chains,):
+            raise ValueError(f"state_dict: {name}: expected {num_chains} chains in front, got {tuple(leaf.shape)}")
+    like = state.chain.position
+    size, moments = like.shape[-1:], state.adaptation.moments._asdict()
+    sizes = {name: (moments[name], size) for name in moments if name != "count"}
+    sizes |= {
+        "scale": (state.adaptation.scale, size),
+        "accept_prob": (state.accept_prob, state.chain.log_density.shape),
+    }
+    sizes |= {"log_density": (state.chain.log_density, like.shape[:-1]), "score": (state.chain.score, like.shape)}
+    for name, (leaf, shape) in sizes.items():
+        _check_tensor(f"state_dict: {name}", leaf, tuple(shape), like.dtype)
+
+
+def _check_draws(draws: Mapping[str, Any], like: torch.Tensor, num_drawn: int) -> None:
+    """Refuse draws that are not of these chains.
+
+    :param like: positions of the chains, shape ``(chains, D)``.
+    """
+    if bool(draws) != bool(num_drawn):
+        raise ValueError(f"state_dict: draws: expected {num_drawn}, as the kernel has made, got {sorted(draws)}")
+    for name, field in draws.items():
+        if not isinstance(field, torch.Tensor) or field.shape[:2] != (len(like), num_drawn):
+            got = tuple(field.shape) if isinstance(field, torch.Tensor) else type(field).__name__
+            raise ValueError(
+                f"state_dict: draws: expected {name!r} of shape {(len(like), num_drawn, '...')}, got {got}"
+            )
+    if draws:
+        if "position" not in draws:
+            raise ValueError(f"state_dict: draws: expected 'position' among them, got {sorted(draws)}")
+        shape = (len(like), num_drawn, like.shape[-1])
+        _check_tensor("state_dict: draws: position", draws["position"], shape, like.dtype)
+
+
+def _check_tensor(name: str, leaf: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if tuple(leaf.shape) != shape or leaf.dtype != dtype:
+        raise ValueError(f"{name}: expected shape {shape} and {dtype}, got {tuple(leaf.shape)} and {leaf.dtype}")
+
+
+def _leaves(name: str, tree: Any) -> Iterator[tuple[str, Any]]:
+    """All parts of nested dictionaries, by name."""
+    if not isinstance(tree, dict):
+        yield name, tree
+        return
+    for key, part in tree.items():
+        yield from _leaves(f"{name}: {key}", part)

@@ -90,6 +90,20 @@ class Potential(steps.Target):
                 )
         return torch.cat([value.reshape((*leading, -1)) for value in values.values()], -1)
 
+    def check_position(self, argument: str, position: torch.Tensor) -> None:
+        """Refuse positions of another size, type or device than the model's.
+
+        :raises ValueError: naming ``argument``.
+        """
+        like = self._prototype
+        expected = (sum(self._sizes), like.dtype, like.device)
+        got = (position.shape[-1], position.dtype, position.device)
+        if got != expected:
+            raise ValueError(
+                f"{argument}: expected positions of {expected[0]} coordinates, {expected[1]} on {expected[2]}, as the "
+                f"model has, got {got[0]}, {got[1]} on {got[2]}"
+            )
+
     def constrain(self, position: torch.Tensor) -> dict[str, torch.Tensor]:
         """Values of shape ``(*batch, *site_shape)`` from positions ``(*batch, D)``."""
         return {name: self.sites[name].transform.inv(part) for name, part in self.unflatten(position).items()}

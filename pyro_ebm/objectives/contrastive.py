@@ -4,13 +4,17 @@ Both are differences of free energies whose negative samples are constants: the 
 chain, and the value of the difference estimates no likelihood.
 """
 
+import math
 from collections.abc import MutableMapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from _ppl_ebm.checks import check_positive_int
+from _ppl_ebm.checks import check_not_empty, check_positive_int
+from _ppl_ebm.drift import MAX_ERRORS, check_finite, warn_of_drift
+from pyro_ebm.distributions.batching import is_concrete
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.objectives.criterion import Criterion
 from pyro_ebm.sampling.samplers import run_from
@@ -46,11 +50,10 @@ class ContrastiveDivergence(Criterion):
         positive, negative = _both_energies(self.base, points, negative)
         return positive - negative
 
-    def gradient(self, value: ArrayLike) -> dict[str, torch.Tensor]:
+    def _gradient(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self._is_single:
-            return super().gradient(value)
-        points = self.base.check_value(value)
-        return contrast(self.base, points, negative_samples(self.base, points, self.num_steps))
+            return super()._gradient(value)
+        return contrast(self.base, value, negative_samples(self.base, value, self.num_steps))
 
 
 class _Advanced(NamedTuple):
@@ -59,24 +62,51 @@ class _Advanced(NamedTuple):
     parameters: list[torch.Tensor]
     num_steps: int
     version: int
+    moved: torch.Tensor
 
 
 _ADVANCED: MutableMapping[torch.Tensor, _Advanced] = WeakTensorKeyDictionary()
 
 
-def _is_advanced(chains: torch.Tensor, parameters: list[torch.Tensor], num_steps: int) -> bool:
-    """Whether chains are where transitions under these parameters have left them."""
+def _advanced(chains: torch.Tensor, parameters: list[torch.Tensor], num_steps: int) -> _Advanced | None:
+    """The last advance of chains, if they are where transitions under these parameters have left them."""
     last = None if torch.jit.is_tracing() else _ADVANCED.get(chains)
     if last is None or (last.num_steps, last.version, len(last.parameters)) != (
         num_steps,
         chains._version,
         len(parameters),
     ):
-        return False
-    return all(
-        one.device == other.device and torch.equal(one, other)
-        for one, other in zip(last.parameters, parameters, strict=True)
-    )
+        return None
+    pairs = zip(last.parameters, parameters, strict=True)
+    return last if all(one.device == other.device and torch.equal(one, other) for one, other in pairs) else None
+
+
+class ChainReport(NamedTuple):
+    """How persistent chains stand to the data, one number for each model of a batch.
+
+    :param energy_gap: mean energy of the data less that of the chains: near zero when a model has learned.
+    :param z_score: the same in standard errors.
+    :param spread: standard deviation of the chains' energies.
+    :param drift: nats a unit by which the mean energies differ beyond 4.5 standard errors, or the ``spread``,
+        whichever is more; of chains in equilibrium below 10.
+    :param moved: share of the chains that the last advance moved.
+    :param is_finite: whether all energies are finite; where it can be looked at, :meth:`monitor` raises instead.
+
+    >>> import torch
+    >>> from pyro_ebm import BernoulliRBM
+    >>> from pyro_ebm.objectives import PersistentContrastiveDivergence
+    >>> rbm = BernoulliRBM(torch.zeros((2, 3)))
+    >>> report = PersistentContrastiveDivergence(rbm, torch.zeros(10, 2)).monitor(torch.ones(5, 2))
+    >>> bool(report.drift < 10), bool(report.is_finite)
+    (True, True)
+    """
+
+    energy_gap: torch.Tensor
+    z_score: torch.Tensor
+    spread: torch.Tensor
+    drift: torch.Tensor
+    moved: torch.Tensor
+    is_finite: torch.Tensor
 
 
 class PersistentContrastiveDivergence(Criterion):
@@ -92,12 +122,16 @@ class PersistentContrastiveDivergence(Criterion):
             ...
             pyro.sample("v", PersistentContrastiveDivergence(rbm, chains), obs=batch)
 
+    Chains that do not follow the model give a wrong gradient in silence: look at :meth:`monitor` now and then.
+
     :param base: an energy distribution; the chain is its ``chain``.
     :param chains: positions, a floating-point tensor of shape ``(num_chains, *batch_shape, *event_shape)`` that is
         updated in place, so never the data themselves: start from ``data[:100].clone()``.
     :param num_steps: k, transitions per update.
     :raises ValueError: for chains of the wrong shape, on another device, that are a view or require a gradient, or for
         a ``num_steps`` that is not a positive integer.
+    :raises ValueError: for chains that a transition takes to NaN or infinity, which stay where they were, and by
+        ``log_prob`` and ``gradient`` for chains of such energies; NaN where they are traced.
     :raises TypeError: for chains that are not a floating-point tensor.
 
     >>> import torch
@@ -115,22 +149,75 @@ class PersistentContrastiveDivergence(Criterion):
         super().__init__(base)
         start = _check_chains(base, chains)
         parameters = [tensor.detach() for tensor in base.parameter_arrays()]
-        if _is_advanced(chains, parameters, num_steps):
-            self.negative = start.clone()
+        last = _advanced(chains, parameters, num_steps)
+        if last is not None:
+            self.negative, self._moved = start.clone(), last.moved
             return
         self.negative = negative_samples(base, start, num_steps)
+        self._moved = _share_moved(start, self.negative, base.event_dim)
+        if is_concrete(self.negative):
+            check_finite("chains", "values after their transitions", _finite(self.negative))
         chains.copy_(self.negative)
         kept = [tensor.clone() for tensor in parameters]
-        _ADVANCED[chains] = _Advanced(kept, num_steps, chains._version)
+        _ADVANCED[chains] = _Advanced(kept, num_steps, chains._version, self._moved)
 
     def loss(self, value: ArrayLike) -> torch.Tensor:
         positive, negative = _both_energies(self.base, self.base.check_value(value), self.negative)
-        return positive - negative.mean(0)
+        mean = negative.mean(0)
+        if is_concrete(negative):
+            check_finite("chains", "energies", _finite(negative))
+        return positive - mean * torch.where(mean.isfinite(), 1.0, math.nan)  # so that derivatives are NaN as well
 
-    def gradient(self, value: ArrayLike) -> dict[str, torch.Tensor]:
+    def _gradient(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self._is_single:
-            return super().gradient(value)
-        return contrast(self.base, self.base.check_value(value), self.negative)
+            return super()._gradient(value)
+        found = contrast(self.base, value, self.negative)
+        if not all(bool(gradient.isfinite().all()) for gradient in found.values()):
+            check_finite("chains", "energies", _finite(self.base.energy(self.negative)))
+        return found
+
+    @torch.no_grad()
+    def monitor(self, value: ArrayLike, previous: ChainReport | None = None) -> ChainReport:
+        """How the chains stand to data. It costs their energies; look every hundred updates or so.
+
+        Chains that the parameters have left behind give a gradient that drives them on. ``drift`` measures it: beyond
+        10 nats a unit this warns where it grows (by a quarter, for chains of lower energy than the data, which are far
+        from any model that has not learned yet). Without ``previous`` only chains of higher energy are told of.
+
+        :param value: data, shape ``(..., *event_shape)``: a batch, or all.
+        :param previous: the report before, of the same run.
+        :return: a :class:`ChainReport` of arrays of shape ``batch_shape``. It warns of drift, and checks finiteness,
+            where arrays are not traced by ``torch.func``.
+        :raises ValueError: for an empty ``value``, and for energies that are NaN or infinite.
+        """
+        points = self.base.check_value(value)
+        check_not_empty("value", "monitor", points.shape)
+        report = self._report(*(self.base.energy(these) for these in (points, self.negative)))
+        if is_concrete(report.drift):
+            check_finite("chains", "energies of data and chains", _finite(report.energy_gap + report.spread))
+            earlier = None if previous is None else previous.drift.cpu().numpy()
+            warn_of_drift(report.drift.cpu().numpy(), earlier, report.energy_gap.cpu().numpy(), stacklevel=3)
+        return report
+
+    def _report(self, positive: torch.Tensor, negative: torch.Tensor) -> ChainReport:
+        """Of the energies of data and chains."""
+        sides = [energies.reshape(-1, *self.base.batch_shape) for energies in (positive, negative)]
+        gap = sides[0].mean(0) - sides[1].mean(0)
+        error = torch.stack([side.var(0, correction=0) / max(1, len(side) - 1) for side in sides]).sum(0).sqrt()
+        spread = sides[1].std(0, correction=0)
+        drift = (gap.abs() - MAX_ERRORS * error).maximum(spread) / math.prod(self.event_shape)
+        is_finite = torch.stack([side.isfinite().all(0) for side in sides]).all(0)
+        return ChainReport(gap, torch.where(gap == 0, 0.0, gap / error), spread, drift, self._moved, is_finite)
+
+
+def _share_moved(before: torch.Tensor, after: torch.Tensor, event_dim: int) -> torch.Tensor:
+    """Share of the chains that are elsewhere now, shape ``batch_shape``."""
+    has_moved = (before != after).flatten(after.dim() - event_dim).any(-1)
+    return has_moved.to(after.dtype).mean(0)
+
+
+def _finite(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().isfinite().cpu().numpy()
 
 
 def _both_energies(

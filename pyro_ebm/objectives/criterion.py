@@ -9,6 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
 from _ppl_ebm.calls import show_constructor
+from _ppl_ebm.checks import check_not_empty
 from _ppl_ebm.shapes import check_broadcast
 from pyro_ebm.distributions.capabilities import WithoutPartition
 from pyro_ebm.distributions.energy import EnergyDistribution
@@ -52,12 +53,19 @@ class Criterion(WithoutPartition, TorchDistribution):
 
         :param value: data, shape ``(..., *event_shape)``.
         :raises TypeError: if ``base`` has no named parameters, as a network energy: differentiate ``log_prob`` there.
+        :raises ValueError: for an empty ``value``, which has no mean.
         """
         if not self.base.parameter_dims:
             raise TypeError(
                 f"base: gradient expected a distribution with named parameters, got {type(self.base).__name__}; "
                 "differentiate log_prob in the network's parameters"
             )
+        points = self.base.check_value(value)
+        check_not_empty("value", "gradient", points.shape)
+        return self._gradient(points)
+
+    def _gradient(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The gradient, of data that have been checked."""
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in self.base.parameters().items()}
         criterion, base = copy.copy(self), copy.copy(self.base)
         criterion.base = base

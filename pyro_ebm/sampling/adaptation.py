@@ -20,6 +20,7 @@ from _ppl_ebm.adaptation import (
     Moments,
     Schedule,
 )
+from _ppl_ebm.states import check_fields
 
 
 class AdaptationState(NamedTuple):
@@ -49,7 +50,13 @@ class AdaptationState(NamedTuple):
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> "AdaptationState":
-        """The inverse of :meth:`state_dict`."""
+        """The inverse of :meth:`state_dict`.
+
+        :raises ValueError: for other keys.
+        """
+        check_fields("state_dict: adaptation", state, cls._fields)
+        check_fields("state_dict: averaging", state["averaging"], DualAveraging._fields)
+        check_fields("state_dict: moments", state["moments"], Moments._fields)
         averages = {"averaging": DualAveraging(**state["averaging"]), "moments": Moments(**state["moments"])}
         return cls(**{**state, **averages})
 

@@ -121,6 +121,7 @@ def test_score_matching_of_a_gaussian_bernoulli_machine_in_print(backend):
     np.testing.assert_allclose(-backend.numpy(criterion.log_prob(backend.array(points))), expected, rtol=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore:value. ScoreMatching expected data")  # one point is no sample of a density
 def test_hutchinson_estimates_the_exact_trace(backend):
     p = parameters("GaussianBernoulliRBM")
     point = values("GaussianBernoulliRBM", p, 1)[0]

@@ -156,7 +156,7 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         else:
             weights, bias, other = self.weights, self.visible_bias, self.hidden_bias
         log_term = lambda states: states @ bias + softplus(states @ weights + other[None, :]).sum(-1)
-        return enumerate_terms(log_term, len(bias), self.dtype)
+        return enumerate_terms(log_term, len(bias), self.dtype, cost=self._num_models * len(other))
 
     def _exact_log_partition(self) -> jax.Array:
         return logsumexp(self._log_terms())

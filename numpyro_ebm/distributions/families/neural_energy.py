@@ -17,6 +17,10 @@ class NeuralEnergy(CallableEnergy):
     value, and differentiating it in the network's parameters, or in anything that ``energy_fn`` closes over, raises.
     Whether ``exp(-energy_fn)`` can be normalised at all is the caller's business.
 
+    A function is compiled once, and a new one anew: make it once, outside of loops, and give arrays that change as a
+    ``jax.tree_util.Partial(function, arrays)`` or in a network. The thirtieth function of one place in the program that
+    is about to be compiled is warned of.
+
     :param energy_fn: maps **one** value of shape ``event_shape`` to a scalar (a function of batches ``(..., D)`` does
         so too): a plain function, a flax.nnx or equinox module, or any callable pytree. Its arrays become data leaves
         of the distribution, the rest static structure, so it crosses ``jit``, ``vmap``, ``scan`` and pickle.

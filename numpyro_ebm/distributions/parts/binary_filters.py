@@ -121,7 +121,8 @@ class BinaryFilterMachine(FilterMachine):
             exponents = 0.5 * ((coefficients @ (solved.T @ solved)) * coefficients).sum(-1)
             return self.covariance_bias @ state - jnp.log(jnp.diagonal(lower)).sum() + inputs + exponents
 
-        return enumerate_terms(jax.vmap(log_term), self.num_covariance, self.dtype).reshape(-1)
+        cost = self._num_models * (self.event_shape[0] ** 2 + coefficients.size)
+        return enumerate_terms(jax.vmap(log_term), self.num_covariance, self.dtype, cost=cost).reshape(-1)
 
     def _exact_log_partition(self) -> jax.Array:
         return 0.5 * self.event_shape[0] * LOG_2PI + logsumexp(self._log_terms())

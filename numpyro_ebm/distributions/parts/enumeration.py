@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from _ppl_ebm.limits import chunk_units
 from numpyro_ebm.distributions.batching import broadcasting_vmap
-
-_CHUNK_UNITS = 10
 
 
 def binary_states(num_units: int, dtype: Any) -> jax.Array:
@@ -19,15 +18,16 @@ def binary_states(num_units: int, dtype: Any) -> jax.Array:
     return ((codes[:, None] >> shifts[None, :]) & 1).astype(dtype)
 
 
-def enumerate_terms(log_term: Callable[[jax.Array], jax.Array], num_units: int, dtype: Any) -> jax.Array:
+def enumerate_terms(log_term: Callable[[jax.Array], jax.Array], num_units: int, dtype: Any, *, cost: int) -> jax.Array:
     """``log_term`` of every binary state, shape ``(2**num_units,)``, computed and differentiated chunk by chunk.
 
     :param log_term: maps states of shape ``(n, num_units)`` to log terms of shape ``(n,)``.
+    :param cost: numbers that it takes for one state, on which the size of the chunks depends.
     """
     states = binary_states(num_units, dtype)
-    if num_units <= _CHUNK_UNITS:
+    if num_units <= chunk_units(cost):
         return log_term(states)
-    chunks = states.reshape(-1, 2**_CHUNK_UNITS, num_units)
+    chunks = states.reshape(-1, 2 ** chunk_units(cost), num_units)
     return lax.map(jax.checkpoint(log_term), chunks).reshape(-1)
 
 

@@ -67,7 +67,7 @@ class GaussianBinaryMachine(RestrictedBoltzmannMachine):
         linear = self.hidden_bias + self.visible_bias @ scaled
         gram = self.weights.T @ scaled
         log_term = lambda states: states @ linear + 0.5 * ((states @ gram) * states).sum(-1)
-        return enumerate_terms(log_term, self.num_hidden, self.dtype)
+        return enumerate_terms(log_term, self.num_hidden, self.dtype, cost=self._num_models * self.num_hidden)
 
     def _exact_log_partition(self) -> jax.Array:
         return self._gaussian_log_partition() + logsumexp(self._log_terms())

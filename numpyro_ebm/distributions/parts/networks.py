@@ -7,10 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from numpyro.distributions import constraints
 from numpyro.util import not_jax_tracer
 
 from _ppl_ebm.errors import DRAWS
+from _ppl_ebm.functions import count_functions
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.distributions.parts.reconstruction import Reconstruction
 
@@ -32,6 +34,11 @@ class CallableEnergy(EnergyDistribution):
         has_state = not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in self._leaves)  # keys and counters
         if has_state or not_jax_tracer(jnp.zeros(())):
             check_repeatable(self.callable_name, self._callable, event_shape, self.dtype)
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        # On the way into a compiled function, of which the function is a part.
+        count_functions(self.callable_name, static_functions(self._structure), stacklevel=2)
+        return super().tree_flatten()
 
     @property
     def _callable(self) -> Callable[[jax.Array], jax.Array]:
@@ -102,6 +109,13 @@ def unflatten_callable(arrays: tuple[Any, ...], structure: Any) -> Callable[...,
     remaining = iter(arrays)
     leaves = [next(remaining) if array else leaf for array, leaf in zip(is_array, static, strict=True)]
     return jax.tree.unflatten(treedef, leaves)
+
+
+def static_functions(structure: Any) -> list[Any]:
+    """What a compiled program goes by among the hashable rest: functions, also of a ``jax.tree_util.Partial``."""
+    treedef, _, static = structure
+    node = treedef.node_data()
+    return [*static, *([node[1]] if node is not None and node[0] is Partial else [])]
 
 
 _Network = Callable[[jax.Array], jax.Array]

@@ -149,7 +149,8 @@ class BernoulliRBM(RestrictedBoltzmannMachine):
         def log_term(states: torch.Tensor) -> torch.Tensor:
             return bias @ states.mT + softplus(states @ weights + other.unsqueeze(-2)).sum(-1)
 
-        return enumerate_terms(log_term, int(bias.shape[-1]), self.dtype, self.device)
+        cost = self._num_models * int(other.shape[-1])
+        return enumerate_terms(log_term, int(bias.shape[-1]), self.dtype, self.device, cost=cost)
 
     def _exact_log_partition(self) -> torch.Tensor:
         return torch.logsumexp(self._log_terms(), -1)

@@ -119,7 +119,8 @@ class BinaryFilterMachine(FilterMachine):
             weights = (self.covariance_bias * hidden).sum(-1) - half_log_det
             return (weights.unsqueeze(-1) + inputs + exponents).movedim(0, -2).flatten(-2)
 
-        return enumerate_terms(log_term, self.num_covariance, self.dtype, self.device)
+        cost = self._num_models * (self.event_shape[0] ** 2 + coefficients.numel())
+        return enumerate_terms(log_term, self.num_covariance, self.dtype, self.device, cost=cost)
 
     def _before_batch(self, states: torch.Tensor) -> torch.Tensor:
         """States of the covariance units along a first dimension, before the batch dimensions."""

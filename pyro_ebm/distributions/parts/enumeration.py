@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from _ppl_ebm.limits import chunk_units
 from pyro_ebm.distributions.batching import in_function_transform
-
-_CHUNK_UNITS = 10
 
 
 def binary_states(num_units: int, dtype: torch.dtype, device: Any = None) -> torch.Tensor:
@@ -20,16 +19,22 @@ def binary_states(num_units: int, dtype: torch.dtype, device: Any = None) -> tor
 
 
 def enumerate_terms(
-    log_term: Callable[[torch.Tensor], torch.Tensor], num_units: int, dtype: torch.dtype, device: Any = None
+    log_term: Callable[[torch.Tensor], torch.Tensor],
+    num_units: int,
+    dtype: torch.dtype,
+    device: Any = None,
+    *,
+    cost: int,
 ) -> torch.Tensor:
     """``log_term`` of every binary state, shape ``(..., 2**num_units)``, computed and differentiated chunk by chunk.
 
     :param log_term: maps states of shape ``(n, num_units)`` to log terms of shape ``(..., n)``.
+    :param cost: numbers that it takes for one state, on which the size of the chunks depends.
     """
     states = binary_states(num_units, dtype, device)
-    if num_units <= _CHUNK_UNITS:
+    if num_units <= chunk_units(cost):
         return log_term(states)
-    return torch.cat([recomputed(log_term, chunk) for chunk in states.split(2**_CHUNK_UNITS)], dim=-1)
+    return torch.cat([recomputed(log_term, chunk) for chunk in states.split(2 ** chunk_units(cost))], dim=-1)
 
 
 def recomputed(function: Callable[[torch.Tensor], torch.Tensor], argument: torch.Tensor) -> torch.Tensor:

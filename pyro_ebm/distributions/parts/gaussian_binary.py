@@ -66,7 +66,8 @@ class GaussianBinaryMachine(RestrictedBoltzmannMachine):
         def log_term(states: torch.Tensor) -> torch.Tensor:
             return bias @ states.mT + 0.5 * ((states @ gram) * states).sum(-1)
 
-        return enumerate_terms(log_term, self.num_hidden, self.dtype, self.device)
+        cost = self._num_models * self.num_hidden
+        return enumerate_terms(log_term, self.num_hidden, self.dtype, self.device, cost=cost)
 
     def _exact_log_partition(self) -> torch.Tensor:
         return self._gaussian_log_partition() + torch.logsumexp(self._log_terms(), -1)
