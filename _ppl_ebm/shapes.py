@@ -78,6 +78,30 @@ def shared_axis(lead: Sequence[int], models: Sequence[int]) -> int | None:
     return None
 
 
+def check_masked(owner: str, mask: Sequence[int], lead: Sequence[int], own: Sequence[int]) -> None:
+    """Refuse a mask that counts a value several times, as one over the elements of a value does.
+
+    :param owner: the distribution.
+    :param lead: the leading dimensions of the values.
+    :param own: the batch dimensions of the distribution without the mask.
+
+    >>> check_masked("BernoulliRBM", (3,), (3,), ())
+    >>> check_masked("BernoulliRBM", (4,), (), ())  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: mask: expected one truth value for each value of BernoulliRBM, ...
+    """
+    padded = (1,) * (len(mask) - len(own)) + tuple(own)
+    added = [size if before == 1 else 1 for size, before in zip(mask[::-1], padded[::-1], strict=False)]
+    axis = shared_axis(lead, added[::-1])
+    if axis is not None:
+        raise ValueError(
+            f"mask: expected one truth value for each value of {owner}, got a mask of shape {tuple(mask)} over values "
+            f"of batch shape {tuple(lead)}, which would count the density of one of them {mask[axis]} times. A density "
+            "has no part for a single element: for missing elements use condition(indices, values) of the known ones, "
+            "or make the missing ones a latent site"
+        )
+
+
 def check_observed(site: str, lead: Sequence[int], batch_shape: Sequence[int]) -> None:
     """Refuse observed values that outnumber the elements of their distribution's batch.
 

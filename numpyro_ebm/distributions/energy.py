@@ -38,6 +38,7 @@ from _ppl_ebm.properness import single_models
 from _ppl_ebm.shapes import check_broadcast, check_expandable, check_shape, commas
 from numpyro_ebm.distributions.batching import broadcasting_vmap
 from numpyro_ebm.distributions.capabilities import Capabilities
+from numpyro_ebm.distributions.masked import MaskedEnergy
 from numpyro_ebm.distributions.normaliser import LogPartition, Normaliser, as_normaliser
 from numpyro_ebm.distributions.validation import as_real, check_constraint, check_support
 from numpyro_ebm.sampling.protocols import Coordinates, MarkovChain, Sampler
@@ -234,6 +235,13 @@ class EnergyDistribution(Capabilities, Distribution):
             raise ValueError(f"key: {type(self).__name__}.sample expected a JAX PRNG key, got None")
         sampler = self.default_sampler if self.sampler is None else self.sampler
         return sampler.sample(key, lax.stop_gradient(self), tuple(sample_shape) + self.batch_shape)
+
+    def mask(self, mask: bool | jax.Array) -> Distribution:
+        """The same distribution where ``mask`` is true, and 1 elsewhere.
+
+        :param mask: a truth value for every value; one over the elements of a value is refused by ``log_prob``.
+        """
+        return MaskedEnergy.of(self, mask)
 
     def check_proper(self) -> None:
         """Run the family's exact test for a proper density.

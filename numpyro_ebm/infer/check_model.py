@@ -17,6 +17,7 @@ from numpyro.handlers import seed, substitute, trace
 from _ppl_ebm.dependence import EnergySite, OnUnknown, check_choice, contained, judge
 from numpyro_ebm.distributions.capabilities import WithoutPartition
 from numpyro_ebm.distributions.energy import EnergyDistribution
+from numpyro_ebm.distributions.masked import MaskedEnergy
 from numpyro_ebm.sampling.types import Model, ModelArgs, ModelKwargs, PyTree, Site
 
 _LOOPS = ("scan", "while")
@@ -46,7 +47,7 @@ def check_model(
         needs another loss than ``Trace_ELBO``.
     :raises IntractablePartitionError: naming the first site whose parameters depend on a latent or learned one, that is
         compared with others in a mixture, or whose exponent is learned, while its normaliser is not known.
-    :raises ValueError: for another ``on_unknown``.
+    :raises ValueError: where a mask would count one value of an energy several times; for another ``on_unknown``.
 
     >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
     >>> from numpyro_ebm import BernoulliRBM
@@ -139,6 +140,8 @@ def _is_inferred(site: Site, is_learned: bool) -> bool:
 
 
 def _describe(site: Site, energy: EnergyDistribution, is_compared: bool) -> EnergySite:
+    if isinstance(site["fn"], MaskedEnergy):
+        site["fn"].check_mask(site["value"])
     return EnergySite(
         name=site["name"],
         family=energy.description,

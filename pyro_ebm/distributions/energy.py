@@ -39,6 +39,7 @@ from pyro_ebm.distributions.batching import (
     pullback,
 )
 from pyro_ebm.distributions.capabilities import Capabilities
+from pyro_ebm.distributions.masked import MaskedEnergy
 from pyro_ebm.distributions.normaliser import LogPartition, Normaliser, as_normaliser
 from pyro_ebm.distributions.validation import check_constraint, check_support
 from pyro_ebm.sampling.protocols import Coordinates, MarkovChain, Sampler
@@ -257,6 +258,13 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         """
         sampler = self.default_sampler if self.sampler is None else self.sampler
         return sampler.sample(self.frozen(), (*sample_shape, *self.batch_shape))
+
+    def mask(self, mask: bool | torch.Tensor) -> TorchDistribution:
+        """The same distribution where ``mask`` is true, and 1 elsewhere.
+
+        :param mask: a truth value for every value; one over the elements of a value is refused by ``log_prob``.
+        """
+        return MaskedEnergy.of(self, mask)
 
     def check_proper(self) -> None:
         """Run the family's exact test for a proper density.

@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 
 from _ppl_ebm.dependence import EnergySite, OnUnknown, check_choice, contained, judge
+from _ppl_ebm.shapes import check_masked
 from pyro_ebm.distributions.capabilities import WithoutPartition
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.sampling.types import Model, ModelArgs, ModelKwargs, PyTree, Site
@@ -50,7 +51,7 @@ def check_model(
     :return: what was found, site by site; those of the guide last.
     :raises IntractablePartitionError: naming the first site whose parameters depend on a latent or learned one, that is
         compared with others in a mixture, or whose exponent is learned, while its normaliser is not known.
-    :raises ValueError: for another ``on_unknown``.
+    :raises ValueError: for another ``on_unknown``; where a mask would count one value of an energy several times.
 
     >>> import pyro, pyro.distributions as dist, torch
     >>> from pyro_ebm import BernoulliRBM
@@ -117,7 +118,10 @@ def _without_traces() -> Iterator[None]:
 
 
 def _describe(node: Site, energy: EnergyDistribution, is_compared: bool, origins: "Origins") -> EnergySite:
-    name, normaliser = node["name"], energy.normaliser
+    name, normaliser, fn = node["name"], energy.normaliser, node["fn"]
+    if isinstance(node["mask"], torch.Tensor):  # which the host puts on log_prob, where no distribution sees it
+        lead = tuple(node["value"].shape)[: node["value"].dim() - fn.event_dim]
+        check_masked(f"{energy.description} at site {name!r}", tuple(node["mask"].shape), lead, tuple(fn.batch_shape))
     return EnergySite(
         name=name,
         family=energy.description,

@@ -1,5 +1,6 @@
 """What inference over a program's sites needs: dependence of energies on latent and learned sites, in both hosts."""
 
+import contextlib
 import importlib
 
 import numpy as np
@@ -273,3 +274,34 @@ def test_indices_that_a_kernel_of_numpyro_draws():
 
     with pytest.raises(program.backend.ebm.IntractablePartitionError, match="depend on site 'k'"):
         program.check(model)
+
+
+# ---------------------------------------------------------------------------------------------------- masks
+
+
+def masked(p, mask, value, num_rows=None):
+    plate = p.host.plate("n", num_rows) if num_rows else contextlib.nullcontext()
+    with plate, p.handlers.mask(mask=mask):
+        p.sample("v", p.machine(p.weights), value)
+
+
+@pytest.mark.parametrize("how", ["handler", "method"])
+def test_a_mask_over_the_elements_of_a_value_is_refused(program, how):
+    elements = program([1, 0, 1]) > 0
+    asked = {
+        "handler": lambda: program.check(masked, program, elements, program.data),
+        "method": lambda: program.machine(program.weights).mask(elements).log_prob(program.data),
+    }
+    with pytest.raises(ValueError, match=r"mask: expected one truth value for each value .* of shape \(3,\)"):
+        asked[how]()
+
+
+def test_a_mask_over_values_is_not(program):
+    """A value for each of three, in a plate or a batch; and masks that are one truth value."""
+    machine, rows, data = program.machine(program.weights), program([1, 0, 1]) > 0, program(np.eye(3))
+    expected = program.backend.numpy(machine.log_prob(data)) * np.array([1, 0, 1])
+    program.check(masked, program, rows, data, 3)
+    program.check(masked, program, True, program.data)
+    for distribution in (machine.mask(rows), machine.expand((3,)).mask(rows), machine.mask(rows).expand((3,))):
+        np.testing.assert_allclose(program.backend.numpy(distribution.log_prob(data)), expected)
+    np.testing.assert_allclose(program.backend.numpy(machine.mask(True).log_prob(data)), machine.log_prob(data))
