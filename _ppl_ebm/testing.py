@@ -243,7 +243,7 @@ def _check_base(report: Report, model: Model, num_draws: int) -> None:
         found = model.base_log_partition()
         report.close("base_log_partition", found, exact.log_partition, model.tolerance, exact.error)
     if num_draws:
-        draws = model.initial(num_draws)
+        draws = base.initial(num_draws)
         _check_identities(report, "initial() as draws at inverse temperature 0", base, draws, exact)
 
 

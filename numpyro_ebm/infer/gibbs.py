@@ -101,6 +101,8 @@ class BlockGibbs(MCMCKernel):
         if not sites:
             raise ValueError("model: BlockGibbs expected at least one latent site, got none")
         machines = {name: _sweepable(name, trace[name]) for name in sites}
+        for machine in machines.values():
+            machine.check_sweeps()
         unknown = sorted(set(init_params or {}) - set(sites))
         if unknown:
             raise ValueError(f"init_params: BlockGibbs expected some of the sites {sorted(sites)}, got {unknown}")

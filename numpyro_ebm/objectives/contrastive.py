@@ -107,6 +107,7 @@ class PersistentContrastiveDivergence(Criterion):
 
 def negative_samples(rng_key: Key, base: EnergyDistribution, start: jax.Array, num_steps: int) -> jax.Array:
     """Ends of the base's Markov chains from ``start``, detached."""
+    base.chain.check(base)
     return _run(rng_key, lax.stop_gradient(base), lax.stop_gradient(start), num_steps)
 
 

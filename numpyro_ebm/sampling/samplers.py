@@ -27,7 +27,7 @@ from numpyro.util import not_jax_tracer
 
 from _ppl_ebm import capabilities
 from _ppl_ebm.checks import check_positive, check_positive_int, check_probability, check_reached
-from _ppl_ebm.limits import NUM_REDRAWS
+from _ppl_ebm.limits import NO_STATE, NUM_REDRAWS
 from numpyro_ebm.sampling import steps
 from numpyro_ebm.sampling.protocols import Coordinates, Energy, MarkovChain, Sampler
 from numpyro_ebm.sampling.types import Key, PyTree
@@ -118,6 +118,7 @@ class Gibbs(Chain):
 
     def check(self, energy: Energy) -> None:
         capabilities.check_gibbs(energy)
+        energy.check_sweeps()
 
     def init(self, energy: Energy, value: jax.Array) -> jax.Array:
         """What a chain carries along: its value."""
@@ -134,6 +135,11 @@ class Gibbs(Chain):
         """The value itself."""
         del energy
         return carry
+
+    def sample(self, rng_key: Key, energy: Energy, shape: tuple[int, ...]) -> jax.Array:
+        """As :meth:`Chain.sample`; warns where sweeps would not move."""
+        energy.check_sweeps()
+        return super().sample(rng_key, energy, shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -254,15 +260,14 @@ def chain_ends(rng_key: Key, chain: MarkovChain, energy: Energy, shape: tuple[in
 def _chain_ends(
     rng_key: Key, chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The ends, and which of them have no finite energy; these are NaN where their type has it."""
+    """The ends, and which of them have no finite energy; these are NaN, or a state that there is not."""
     key_initial, key_tune, key_run = jax.random.split(rng_key, 3)
     num_tune = num_steps // 2
     value, tuning = chain.tune(key_tune, energy, starting_points(key_initial, energy, shape), num_tune)
     ends = lax.stop_gradient(run_from(key_run, chain, energy, value, num_steps - num_tune, tuning))
     is_lost = has_no_density(energy, ends)
-    if jnp.issubdtype(ends.dtype, jnp.floating):
-        ends = jnp.where(_over_event(is_lost, energy), jnp.nan, ends)
-    return ends, is_lost
+    nowhere = jnp.nan if jnp.issubdtype(ends.dtype, jnp.floating) else NO_STATE
+    return jnp.where(_over_event(is_lost, energy), nowhere, ends), is_lost
 
 
 @functools.partial(jax.jit, static_argnums=(2,))

@@ -228,7 +228,7 @@ class _Path:
         """Exact draws at 0."""
         shape = (num_chains, *self.distribution.batch_shape)
         if self.has_own_base:
-            return self.distribution.initial(shape)
+            return self.distribution.at_inverse_temperature(0.0).initial(shape)
         shape += tuple(self.distribution.event_shape)
         return torch.randn(shape, dtype=self.distribution.dtype, device=self.distribution.device)
 

@@ -157,6 +157,7 @@ def contrast(base: EnergyDistribution, value: torch.Tensor, negative: torch.Tens
 @torch.no_grad()
 def negative_samples(base: EnergyDistribution, start: torch.Tensor, num_steps: int) -> torch.Tensor:
     """Ends of the base's Markov chains from ``start``, detached."""
+    base.chain.check(base)
     target = base.frozen()
     return run_from(target.chain, target, start.detach(), num_steps)
 

@@ -116,6 +116,7 @@ class Gibbs(Chain):
 
     def check(self, energy: Energy) -> None:
         capabilities.check_gibbs(energy)
+        energy.check_sweeps()
 
     def init(self, energy: Energy, value: torch.Tensor) -> torch.Tensor:
         """What a chain carries along: its value."""
@@ -134,6 +135,11 @@ class Gibbs(Chain):
         """The value itself."""
         del energy
         return carry
+
+    def sample(self, energy: Energy, shape: tuple[int, ...]) -> torch.Tensor:
+        """As :meth:`Chain.sample`; warns where sweeps would not move."""
+        energy.check_sweeps()
+        return super().sample(energy, shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
