@@ -149,6 +149,8 @@ class GibbsPotential(GradientFreePotential):
         if not latent:
             raise ValueError("model: BlockGibbs expected at least one latent site, got none")
         machines = {name: sweepable(name, node) for name, node in latent.items()}
+        for machine in machines.values():
+            machine.check_sweeps()
         self.supports = {name: machine.support for name, machine in machines.items()}
         self._model = Unnormalized(lambda msg: msg["name"] in latent)(model) if len(latent) == 1 else model
         self._max_plate_nesting = max_plate_nesting(nodes)

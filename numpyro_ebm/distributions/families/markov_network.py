@@ -310,7 +310,8 @@ class MarkovNetwork(EnergyDistribution):
         def redraw(states: jax.Array, step: Any) -> tuple[jax.Array, None]:
             variable, start, stride, others, steps = step
             index = start + (states[others] * steps).sum() + stride * jnp.arange(most)
-            state = draw(flat.at[index].get(mode="clip"), sizes[variable], uniform[variable])
+            logits = flat.at[index].get(mode="clip")
+            state = draw(logits, sizes[variable], uniform[variable], states[variable])
             return states.at[variable].set(state), None
 
         states = jnp.zeros(self.event_shape, int)
@@ -329,7 +330,8 @@ class MarkovNetwork(EnergyDistribution):
                 group = self._graph.groups[number]
                 energies = flat_tables[number][flat_index(group, states, rows, axis)]
                 logits = logits.at[places, : group.shape[axis]].add(-energies.astype(logits.dtype), mode="drop")
-            draws = draw(logits, sizes[members], uniform.at[members].get(mode="clip"))
+            uniforms, before = (array.at[members].get(mode="clip") for array in (uniform, states))
+            draws = draw(logits, sizes[members], uniforms, before)
             return states.at[members].set(draws, mode="drop"), None
 
         pairs, schedule = sweep_schedule(self._graph)

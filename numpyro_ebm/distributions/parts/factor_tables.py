@@ -60,12 +60,15 @@ def flat_index(group: Group, states: jax.Array, rows: Any = None, axis: int | No
     return index if axis is None else index[:, None] + group.strides[axis] * jnp.arange(group.shape[axis])[None, :]
 
 
-def draw(logits: jax.Array, counts: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Draw from the categorical distributions over the first ``counts`` entries of the last axis, by inversion."""
+def draw(logits: jax.Array, counts: jax.Array, uniform: jax.Array, before: jax.Array) -> jax.Array:
+    """Draw from the categorical distributions over the first ``counts`` entries of the last axis, by inversion.
+
+    :param before: what stays where no entry is possible.
+    """
     possible = lax.broadcasted_iota(int, logits.shape, logits.ndim - 1) < counts[..., None]
     cumulative = jnp.cumsum(jax.nn.softmax(logits.astype(uniform.dtype), where=possible), axis=-1)
     below = cumulative <= uniform[..., None] * cumulative[..., -1:]
-    return jnp.minimum(below.sum(-1), counts - 1)
+    return jnp.where(jnp.isnan(cumulative[..., -1]), before, jnp.minimum(below.sum(-1), counts - 1))
 
 
 @functools.lru_cache(maxsize=128)

@@ -314,7 +314,7 @@ class MarkovNetwork(EnergyDistribution):
             count = torch.tensor(self.cardinalities[variable], device=self.device)
             index = int(start) + (states[..., others] * self._index(steps)).sum(-1, keepdim=True)
             logits = take(flat, index + int(stride) * torch.arange(int(count), device=self.device), 1)
-            states[..., variable] = draw(logits, count, uniform[..., variable])
+            states[..., variable] = draw(logits, count, uniform[..., variable], states[..., variable])
         return torch.where(torch.isneginf(total)[..., None], NO_STATE, states)
 
     def _sweep(self, value: torch.Tensor, forth: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
@@ -331,7 +331,7 @@ class MarkovNetwork(EnergyDistribution):
                 index = options + (states[..., scopes] * steps).sum(-1, keepdim=True)
                 energies = take(flat_tables[number], index, 2)
                 logits[..., : options.shape[1]].index_add_(-2, places, -energies.to(logits.dtype))
-            states[..., members] = draw(logits, sizes[members], uniform[..., members])
+            states[..., members] = draw(logits, sizes[members], uniform[..., members], states[..., members])
         return states.to(value.dtype)
 
     # ------------------------------------------------------------------ how it works
@@ -362,10 +362,10 @@ class MarkovNetwork(EnergyDistribution):
         steps = dict(zip(scope, strides(self._sizes(scope)), strict=True))
         states = values.long()[..., [known.index(v) for v in held]]
         start = (states * self._index([steps[v] for v in held])).sum(-1, keepdim=True)
-        grid = np.indices(left).reshape(len(left), -1)
+        grid = np.indices(left).reshape(len(left), math.prod(left))
         options = np.array([steps[v] for v in scope if v not in known], int) @ grid
         entries = take(concatenated([(table, len(scope))]), start + self._index(options), 1)
-        return entries.reshape(*entries.shape[:-1], *left)
+        return entries.reshape((*entries.shape[:-1], *left))
 
     def _uniform(self, shape: tuple[int, ...]) -> torch.Tensor:
         return torch.rand(shape, dtype=torch.promote_types(self.dtype, torch.float32), device=self.device)

@@ -58,13 +58,16 @@ def take(flat: torch.Tensor, index: torch.Tensor, core: int) -> torch.Tensor:
     return flat[(*own, index)]
 
 
-def draw(logits: torch.Tensor, counts: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Draw from the categorical distributions over the first ``counts`` entries of the last axis, by inversion."""
+def draw(logits: torch.Tensor, counts: torch.Tensor, uniform: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """Draw from the categorical distributions over the first ``counts`` entries of the last axis, by inversion.
+
+    :param before: what stays where no entry is possible.
+    """
     impossible = torch.arange(logits.shape[-1], device=logits.device) >= counts[..., None]
     logits = logits.to(uniform.dtype).masked_fill(impossible, -torch.inf)
     cumulative = torch.cumsum(torch.softmax(logits, -1), -1)
     below = cumulative <= uniform[..., None] * cumulative[..., -1:]
-    return torch.minimum(below.sum(-1), counts - 1)
+    return torch.where(cumulative[..., -1].isnan(), before, torch.minimum(below.sum(-1), counts - 1))
 
 
 @functools.lru_cache(maxsize=128)
