@@ -59,6 +59,9 @@ class BlockGibbs(MCMCKernel):
     :param model: a NumPyro model.
     :raises TypeError: at the start of a run, if a latent site has no conditionals to sweep with, is masked or scaled.
     :raises IntractablePartitionError: at the start of a run, if a normaliser that is not known depends on a value.
+    :raises ValueError: at the start of a run, for ``init_params`` of infinite energy.
+
+    A warning says so at the start of a run where sweeps of a :class:`MarkovNetwork` would not move between its states.
 
     >>> import jax, jax.numpy as jnp, numpyro
     >>> from numpyro.infer import MCMC

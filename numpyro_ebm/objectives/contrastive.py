@@ -46,6 +46,7 @@ class ContrastiveDivergence(Criterion):
     def __init__(self, base: EnergyDistribution, *, num_steps: int = 1, rng_key: Key | None = None) -> None:
         check_positive_int("num_steps", num_steps)
         super().__init__(base)
+        base.chain.check(base)
         self.num_steps = num_steps
         self.rng_key = require_key("ContrastiveDivergence", rng_key)
 
@@ -95,6 +96,7 @@ class PersistentContrastiveDivergence(Criterion):
     ) -> None:
         check_positive_int("num_steps", num_steps)
         super().__init__(base)
+        base.chain.check(base)
         rng_key = require_key("PersistentContrastiveDivergence", rng_key)
         start = _check_chains(base, chains)
         self.negative = negative_samples(rng_key, base, start, num_steps)
@@ -107,7 +109,6 @@ class PersistentContrastiveDivergence(Criterion):
 
 def negative_samples(rng_key: Key, base: EnergyDistribution, start: jax.Array, num_steps: int) -> jax.Array:
     """Ends of the base's Markov chains from ``start``, detached."""
-    base.chain.check(base)
     return _run(rng_key, lax.stop_gradient(base), lax.stop_gradient(start), num_steps)
 
 

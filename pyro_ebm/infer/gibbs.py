@@ -51,6 +51,8 @@ class BlockGibbs(BatchedKernel):
         at the first transition that meets it where the value has no gradient.
     :raises ValueError: at the start of a run, for a model without latent sites, or that does not vectorise.
 
+    A warning says so at the start of a run where sweeps of a :class:`MarkovNetwork` would not move between its states.
+
     >>> import pyro, torch
     >>> from pyro_ebm import BernoulliRBM
     >>> from pyro_ebm.infer.gibbs import BlockGibbs

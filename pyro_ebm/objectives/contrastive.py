@@ -38,6 +38,7 @@ class ContrastiveDivergence(Criterion):
     def __init__(self, base: EnergyDistribution, *, num_steps: int = 1) -> None:
         check_positive_int("num_steps", num_steps)
         super().__init__(base)
+        base.chain.check(base)
         self.num_steps = num_steps
 
     def loss(self, value: ArrayLike) -> torch.Tensor:
@@ -113,6 +114,7 @@ class PersistentContrastiveDivergence(Criterion):
     def __init__(self, base: EnergyDistribution, chains: torch.Tensor, *, num_steps: int = 1) -> None:
         check_positive_int("num_steps", num_steps)
         super().__init__(base)
+        base.chain.check(base)
         start = _check_chains(base, chains)
         parameters = [tensor.detach() for tensor in base.parameter_arrays()]
         if _is_advanced(chains, parameters, num_steps):
@@ -157,7 +159,6 @@ def contrast(base: EnergyDistribution, value: torch.Tensor, negative: torch.Tens
 @torch.no_grad()
 def negative_samples(base: EnergyDistribution, start: torch.Tensor, num_steps: int) -> torch.Tensor:
     """Ends of the base's Markov chains from ``start``, detached."""
-    base.chain.check(base)
     target = base.frozen()
     return run_from(target.chain, target, start.detach(), num_steps)
 

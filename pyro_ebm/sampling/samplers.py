@@ -112,6 +112,8 @@ class Gibbs(Chain):
     """Block Gibbs sampling between visible and hidden units (Hinton 2002), for families with conditionals.
 
     :param num_steps: sweeps per draw, from the family's starting points.
+
+    A warning says so where the sweeps of a Markov network would not move between its states, as far as its tables tell.
     """
 
     def check(self, energy: Energy) -> None:

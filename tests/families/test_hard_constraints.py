@@ -387,7 +387,7 @@ def test_sweeps_beyond_elimination_warn_where_they_are_asked_for(backend, coupli
     with expectation():
         backend.run_chain(build(backend, cardinalities, factors), 0, 2)
     with expectation():
-        backend.stochastic(backend.objectives.ContrastiveDivergence, network.replace()).gradient(state[None])
+        backend.stochastic(backend.objectives.ContrastiveDivergence, build(backend, cardinalities, factors))
 
 
 NUM_DRAWS = 300
@@ -428,17 +428,21 @@ def test_block_gibbs_moves_between_modes_or_warns(backend):
         _BLOCK_GIBBS[backend.name](build(backend, *wide(30.0)))
 
 
+def key(backend):
+    return (importlib.import_module("jax").random.key(0),) if backend.name == "numpyro" else ()
+
+
 def test_chains_start_where_the_energy_is_finite(backend):
     """A needle that uniform starts miss; beyond elimination, an error that names the sampler."""
     needle = np.where(np.arange(10) == 7, 0.0, INF)
-    size = 12
+    size = 4
     factors = {(v,): needle for v in range(size)} | {(0, 1): np.zeros((10, 10))}
     network = build(backend, (10,) * size, factors, sampler=backend.infer.Gibbs(1))
     assert np.all(backend.sample(network, 0, (5,)) == 7)
     assert np.all(backend.run_chain(network, 0, 1, num_chains=3) == 7)
-    beyond = {(0, 1): np.zeros((WIDE, WIDE)), (2, 3): equal(1000), (3, 4): equal(1000), (2, 4): equal(1000)}
+    beyond = {(0, 1): np.zeros((WIDE, WIDE)), (2, 3): equal(300), (3, 4): equal(300), (2, 4): equal(300)}
     with pytest.raises(ValueError, match=r"^sampler: .*MarkovNetwork is finite"):
-        backend.sample(build(backend, (WIDE, WIDE, 1000, 1000, 1000), beyond), 0, (3,))
+        build(backend, (WIDE, WIDE, 300, 300, 300), beyond, sampler=backend.infer.Gibbs(2)).sample(*key(backend))
 
 
 def test_a_chain_is_not_started_in_a_forbidden_state(backend):
@@ -451,9 +455,9 @@ def test_a_chain_is_not_started_in_a_forbidden_state(backend):
 
 
 def test_annealed_importance_sampling(backend):
-    """Its path lets constraints grow: the estimate and its gradient are finite, and near the exact ones."""
+    """Its path lets constraints grow: estimate and gradient are near the exact ones, though some chains end nowhere."""
     cardinalities, factors = (4,) * 5, colouring(cycle(5), 4) | random_part((4,) * 5, [(0,)])
-    estimator = backend.estimator(0, num_chains=2000, num_temperatures=50)
+    estimator = backend.estimator(0, num_chains=4000, num_temperatures=3)
     estimated = build(backend, cardinalities, factors, log_partition=estimator)
     assert abs(float(estimated.log_partition) - oracle.log_partition(cardinalities, factors)) < 0.1
     unary = backend.array(factors[0,])
