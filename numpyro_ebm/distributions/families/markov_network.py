@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,9 +23,8 @@ from _ppl_ebm.factor_graph import (
     factor_graph,
 )
 from _ppl_ebm.limits import NO_STATE
-from _ppl_ebm.tables import check_energies, check_possible, evidence_checked, find_stuck, warn_of_stuck_moves
+from _ppl_ebm.tables import evidence_checked
 from numpyro_ebm.distributions.batching import broadcasting_vmap
-from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.distributions.normaliser import LogPartition
 from numpyro_ebm.distributions.parts.factor_tables import (
     States,
@@ -36,12 +35,13 @@ from numpyro_ebm.distributions.parts.factor_tables import (
     softened,
     sweep_schedule,
 )
+from numpyro_ebm.distributions.parts.table_energy import TableEnergy
 from numpyro_ebm.sampling.protocols import MarkovChain, Sampler
 from numpyro_ebm.sampling.samplers import Gibbs
-from numpyro_ebm.sampling.types import Key, PyTree
+from numpyro_ebm.sampling.types import Key
 
 
-class MarkovNetwork(EnergyDistribution):
+class MarkovNetwork(TableEnergy):
     r"""Discrete variables of any numbers of states, whose energy is a sum of tables over cliques.
 
     .. math::
@@ -98,7 +98,6 @@ class MarkovNetwork(EnergyDistribution):
     ) -> None:
         sizes = check_cardinalities(cardinalities)
         self._set_graph(factor_graph(sizes, check_scopes(factors, len(sizes))))
-        self._draws_at_once: bool | None = None  # whether sweeps do, once the tables have been looked at
         super().__init__(
             dict(zip(self.parameter_dims, factors.values(), strict=True)),
             event_shape=(len(sizes),),
@@ -157,30 +156,6 @@ class MarkovNetwork(EnergyDistribution):
     @property
     def support(self) -> constraints.Constraint:
         return constraints.independent(States(0, np.array(self.cardinalities) - 1), 1)
-
-    @property
-    def log_partition(self) -> jax.Array:
-        """The log partition function, shape ``batch_shape``.
-
-        :raises IntractablePartitionError: when it is not known.
-        :raises ImproperDensityError: where no state is possible; ``-inf`` where traced.
-        """
-        return self._unless_impossible(super().log_partition, jnp.isneginf)
-
-    def log_prob(self, value: ArrayLike, intermediates: PyTree = None) -> jax.Array:
-        """Log-density, ``-inf`` for forbidden states and those out of range.
-
-        :raises ImproperDensityError: where no state is possible; NaN where traced.
-        """
-        return self._unless_impossible(super().log_prob(value, intermediates), jnp.isnan)
-
-    def sample(self, key: Key | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        """Independent draws: exact where possible, else the ends of separate Gibbs chains.
-
-        :raises ImproperDensityError: where no state is possible; a state that no variable has where traced.
-        :raises ValueError: where chains found no possible state.
-        """
-        return self._unless_impossible(super().sample(key, sample_shape), lambda draws: draws == NO_STATE)
 
     def score(self, value: ArrayLike) -> jax.Array:
         """Refused: a discrete density has no gradient in its value."""
@@ -247,7 +222,8 @@ class MarkovNetwork(EnergyDistribution):
         of concrete tables would not move between their states, exact draws take their place if elimination is
         tractable.
         """
-        self._look_at_moves()
+        if self._draws_at_once is None:
+            self._look_at_moves()
         shape = jnp.broadcast_shapes(value.shape[:-1], self.batch_shape) + self.event_shape
         if self._draws_at_once:
             return self.exact_sample(rng_key, shape[: len(shape) - 1]).astype(value.dtype)
@@ -340,10 +316,6 @@ class MarkovNetwork(EnergyDistribution):
 
     # ------------------------------------------------------------------ how it works
 
-    @property
-    def _tables(self) -> list[jax.Array]:
-        return [getattr(self, name) for name in self.parameter_dims]
-
     def _sizes(self, variables: Iterable[int]) -> tuple[int, ...]:
         return tuple(self.cardinalities[v] for v in variables)
 
@@ -383,32 +355,6 @@ class MarkovNetwork(EnergyDistribution):
         if not_jax_tracer(is_lost):
             return possible() if bool(is_lost.any()) else states
         return lax.cond(is_lost.any(), possible, lambda: states)
-
-    def check_sweeps(self) -> None:
-        stuck = self._look_at_moves()
-        if stuck is not None and not self.has_exact_sampler:
-            warn_of_stuck_moves(type(self).__name__, stuck)
-
-    def _look_at_moves(self) -> tuple[int, ...] | None:
-        """Variables that sweeps cannot move between states of, if any, where tables are concrete."""
-        tables = self._tables
-        if self._draws_at_once is not None or not all(map(not_jax_tracer, tables)):
-            return None
-        stuck = find_stuck(self._graph, [np.asarray(table, float) for table in tables])
-        self._draws_at_once = stuck is not None and self.has_exact_sampler
-        return stuck
-
-    def _check_parameter(self, name: str, array: jax.Array) -> None:
-        check_energies(type(self).__name__, name, np.asarray(array, float))
-
-    def _check_proper(self) -> None:
-        check_possible(type(self).__name__, self._graph, [np.asarray(table, float) for table in self._tables])
-
-    def _unless_impossible(self, result: jax.Array, is_suspect: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """``result``, if it does not come from tables that forbid every state."""
-        if not_jax_tracer(result) and bool(is_suspect(result).any()):
-            self.check_proper()
-        return result
 
     def check_value(self, value: ArrayLike, name: str = "value") -> jax.Array:
         # Integers stay integers, which a low-precision floating-point type would round.

@@ -1,7 +1,7 @@
 """Markov networks: discrete variables, and energies over small cliques of them."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,8 @@ from _ppl_ebm.factor_graph import (
     strides,
 )
 from _ppl_ebm.limits import NO_STATE
-from _ppl_ebm.tables import check_energies, check_possible, evidence_checked, find_stuck, warn_of_stuck_moves
+from _ppl_ebm.tables import evidence_checked
 from pyro_ebm.distributions.batching import as_tensor, is_concrete
-from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.distributions.normaliser import LogPartition
 from pyro_ebm.distributions.parts.factor_tables import (
     concatenated,
@@ -32,12 +31,13 @@ from pyro_ebm.distributions.parts.factor_tables import (
     sweep_schedule,
     take,
 )
+from pyro_ebm.distributions.parts.table_energy import TableEnergy
 from pyro_ebm.sampling.protocols import MarkovChain, Sampler
 from pyro_ebm.sampling.samplers import Gibbs
 from pyro_ebm.sampling.types import ArrayLike
 
 
-class MarkovNetwork(EnergyDistribution):
+class MarkovNetwork(TableEnergy):
     r"""Discrete variables of any numbers of states, whose energy is a sum of tables over cliques.
 
     .. math::
@@ -92,7 +92,6 @@ class MarkovNetwork(EnergyDistribution):
     ) -> None:
         sizes = check_cardinalities(cardinalities)
         self._set_graph(factor_graph(sizes, check_scopes(factors, len(sizes))))
-        self._draws_at_once: bool | None = None  # whether sweeps do, once the tables have been looked at
         super().__init__(
             dict(zip(self.parameter_dims, factors.values(), strict=True)),
             event_shape=(len(sizes),),
@@ -152,30 +151,6 @@ class MarkovNetwork(EnergyDistribution):
     def support(self) -> constraints.Constraint:
         bounds = torch.tensor(self.cardinalities, device=self.device) - 1
         return constraints.independent(constraints.integer_interval(0, bounds), 1)
-
-    @property
-    def log_partition(self) -> torch.Tensor:
-        """The log partition function, shape ``batch_shape``.
-
-        :raises IntractablePartitionError: when it is not known.
-        :raises ImproperDensityError: where no state is possible; ``-inf`` where traced.
-        """
-        return self._unless_impossible(super().log_partition, torch.isneginf)
-
-    def log_prob(self, value: ArrayLike) -> torch.Tensor:
-        """Log-density, ``-inf`` for forbidden states and those out of range.
-
-        :raises ImproperDensityError: where no state is possible; NaN where traced.
-        """
-        return self._unless_impossible(super().log_prob(value), torch.isnan)
-
-    def sample(self, sample_shape: Sequence[int] = ()) -> torch.Tensor:
-        """Independent draws: exact where possible, else the ends of separate Gibbs chains.
-
-        :raises ImproperDensityError: where no state is possible; a state that no variable has where traced.
-        :raises ValueError: where chains found no possible state.
-        """
-        return self._unless_impossible(super().sample(sample_shape), lambda draws: draws == NO_STATE)
 
     def score(self, value: ArrayLike) -> torch.Tensor:
         """Refused: a discrete density has no gradient in its value."""
@@ -242,7 +217,8 @@ class MarkovNetwork(EnergyDistribution):
         of concrete tables would not move between their states, exact draws take their place if elimination is
         tractable.
         """
-        self._look_at_moves()
+        if self._draws_at_once is None:
+            self._look_at_moves()
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape) + self.event_shape
         if self._draws_at_once:
             return self.exact_sample(shape[: len(shape) - 1]).to(value.dtype)
@@ -336,10 +312,6 @@ class MarkovNetwork(EnergyDistribution):
 
     # ------------------------------------------------------------------ how it works
 
-    @property
-    def _tables(self) -> list[torch.Tensor]:
-        return [getattr(self, name) for name in self.parameter_dims]
-
     def _sizes(self, variables: Iterable[int]) -> tuple[int, ...]:
         return tuple(self.cardinalities[v] for v in variables)
 
@@ -381,34 +353,6 @@ class MarkovNetwork(EnergyDistribution):
             return states
         return torch.where(is_lost[..., None], self.exact_sample(shape), states)
 
-    def check_sweeps(self) -> None:
-        stuck = self._look_at_moves()
-        if stuck is not None and not self.has_exact_sampler:
-            warn_of_stuck_moves(type(self).__name__, stuck)
-
-    def _look_at_moves(self) -> tuple[int, ...] | None:
-        """Variables that sweeps cannot move between states of, if any, where tables are concrete."""
-        tables = self._tables
-        if self._draws_at_once is not None or not all(map(is_concrete, tables)):
-            return None
-        stuck = find_stuck(self._graph, list(map(_as_numpy, tables)))
-        self._draws_at_once = stuck is not None and self.has_exact_sampler
-        return stuck
-
-    def _check_parameter(self, name: str, tensor: torch.Tensor) -> None:
-        check_energies(type(self).__name__, name, _as_numpy(tensor))
-
-    def _check_proper(self) -> None:
-        check_possible(type(self).__name__, self._graph, list(map(_as_numpy, self._tables)))
-
-    def _unless_impossible(
-        self, result: torch.Tensor, is_suspect: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
-        """``result``, if it does not come from tables that forbid every state."""
-        if is_concrete(result) and bool(is_suspect(result).any()):
-            self.check_proper()
-        return result
-
     def check_value(self, value: ArrayLike, name: str = "value") -> torch.Tensor:
         # Integers stay integers, which a low-precision floating-point type would round.
         checked, tensor = super().check_value(value, name), self._check_batch(value, self.event_shape, name)
@@ -429,7 +373,3 @@ _NO_SCORE = (
     "MarkovNetwork: expected a continuous distribution, got a discrete one, which has no score; use log_prob, or a "
     "contrastive criterion"
 )
-
-
-def _as_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().double().numpy()
