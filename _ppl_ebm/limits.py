@@ -4,6 +4,8 @@
 MAX_ENUMERATED_TERMS = 2**16
 #: How often starting points of chains without a finite energy are drawn anew.
 NUM_REDRAWS = 50
+#: Stands for a state of discrete variables where there is none and a traced program cannot say so; no variable has it.
+NO_STATE = -(2**31)
 
 #: Whether chains remember their starts is told by so many of them at most, where so many at least are expected in each
 #: of four cases, and from so many standard errors on: one false alarm in 10^9 of these numbers.

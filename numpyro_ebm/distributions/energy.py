@@ -132,6 +132,10 @@ class EnergyDistribution(Capabilities, Distribution):
     def _exact_log_partition(self) -> jax.Array:
         raise NotImplementedError(f"{type(self).__name__} has no exact partition function")
 
+    def _check_parameter(self, name: str, array: jax.Array) -> None:
+        """Refuse (untraced) entries that are not finite or outside the parameter's constraint."""
+        check_constraint(type(self).__name__, name, array, self.arg_constraints[name])
+
     def _check_proper(self) -> None:
         """Raise :class:`ImproperDensityError` where the (untraced) parameters give no proper density."""
 
@@ -271,7 +275,7 @@ class EnergyDistribution(Capabilities, Distribution):
         with jax.ensure_compile_time_eval():
             for name, array in self.parameters().items():
                 if not_jax_tracer(array):
-                    check_constraint(owner, name, array, self.arg_constraints[name])
+                    self._check_parameter(name, array)
             self.normaliser.check(owner)
             self.check_proper()
 

@@ -290,7 +290,9 @@ def with_model_gradient(
     :param samples: ``(M, *batch_shape, *event_shape)`` draws that stand for the model.
     :param weights: their normalised weights, ``(M, *batch_shape)``.
     """
-    expected_energy = jnp.sum(lax.stop_gradient(weights) * energy(lax.stop_gradient(samples)), axis=0)
+    weights = lax.stop_gradient(weights)
+    terms = weights * energy(lax.stop_gradient(samples))
+    expected_energy = jnp.sum(jnp.where(weights == 0, 0, terms), axis=0)  # at an infinite energy the weight is 0
     return lax.stop_gradient(log_partition + expected_energy) - expected_energy
 
 

@@ -249,7 +249,7 @@ class _Path:
         """Exact draws at 0."""
         shape = (num_chains, *self.distribution.batch_shape)
         if self.has_own_base:
-            return self.distribution.at_inverse_temperature(jnp.zeros(())).initial(rng_key, shape)
+            return self.distribution.at_inverse_temperature(0.0).initial(rng_key, shape)
         return jax.random.normal(rng_key, shape + self.distribution.event_shape, self.distribution.dtype)
 
     def to_value(self, position: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax.typing import ArrayLike
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import Distribution
 from numpyro.infer.gibbs import latent_sample_sites, prototype_trace
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import compute_log_probs
@@ -19,6 +19,7 @@ from _ppl_ebm.errors import IntractablePartitionError
 from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.infer.kernel import mean_so_far
 from numpyro_ebm.infer.sites import energy_distribution, is_masked, is_reweighted
+from numpyro_ebm.sampling.samplers import has_no_density
 from numpyro_ebm.sampling.types import Key, Model, ModelArgs, ModelKwargs, Site
 
 #: Values by site.
@@ -58,6 +59,9 @@ class BlockGibbs(MCMCKernel):
     :param model: a NumPyro model.
     :raises TypeError: at the start of a run, if a latent site has no conditionals to sweep with, is masked or scaled.
     :raises IntractablePartitionError: at the start of a run, if a normaliser that is not known depends on a value.
+    :raises ValueError: at the start of a run, for ``init_params`` of infinite energy.
+
+    A warning says so at the start of a run where sweeps of a :class:`MarkovNetwork` would not move between its states.
 
     >>> import jax, jax.numpy as jnp, numpyro
     >>> from numpyro.infer import MCMC
@@ -101,12 +105,14 @@ class BlockGibbs(MCMCKernel):
         if not sites:
             raise ValueError("model: BlockGibbs expected at least one latent site, got none")
         machines = {name: _sweepable(name, trace[name]) for name in sites}
+        for machine in machines.values():
+            machine.check_sweeps()
         unknown = sorted(set(init_params or {}) - set(sites))
         if unknown:
             raise ValueError(f"init_params: BlockGibbs expected some of the sites {sorted(sites)}, got {unknown}")
         chains = () if single else (len(rng_key),)
         for name, value in (init_params or {}).items():
-            _check_start(name, value, (*chains, *trace[name]["value"].shape), machines[name].support)
+            _check_start(name, value, (*chains, *trace[name]["value"].shape), machines[name])
         joint = Joint(self._model, args, kwargs)
         joint.check_normalisers({name: (machine, trace[name]["value"]) for name, machine in machines.items()})
 
@@ -234,11 +240,14 @@ def _guarded(distribution: Distribution) -> EnergyDistribution | None:
     return found if found is not None and found.normaliser.is_guarded else None
 
 
-def _check_start(name: str, value: ArrayLike, shape: tuple[int, ...], support: constraints.Constraint) -> None:
+def _check_start(name: str, value: ArrayLike, shape: tuple[int, ...], machine: EnergyDistribution) -> None:
     if jnp.shape(value) != shape:
         raise ValueError(f"init_params: expected values of site {name!r} of shape {shape}, got {jnp.shape(value)}")
-    if not_jax_tracer(value) and not jnp.all(support(value)):
-        raise ValueError(f"init_params: expected values of site {name!r} inside {support}, got {value}")
+    if not_jax_tracer(value) and not jnp.all(machine.support(value)):
+        raise ValueError(f"init_params: expected values of site {name!r} inside {machine.support}, got {value}")
+    is_lost = has_no_density(machine, jnp.asarray(value))
+    if not_jax_tracer(is_lost) and is_lost.any():
+        raise ValueError(f"init_params: expected values of site {name!r} of finite energy, got {value}")
 
 
 def _sweepable(name: str, site: Site) -> EnergyDistribution:

@@ -49,6 +49,7 @@ class ContrastiveDivergence(Criterion):
     def __init__(self, base: EnergyDistribution, *, num_steps: int = 1, rng_key: Key | None = None) -> None:
         check_positive_int("num_steps", num_steps)
         super().__init__(base)
+        base.chain.check(base)
         self.num_steps = num_steps
         self.rng_key = require_key("ContrastiveDivergence", rng_key)
 
@@ -131,6 +132,7 @@ class PersistentContrastiveDivergence(Criterion):
     ) -> None:
         check_positive_int("num_steps", num_steps)
         super().__init__(base)
+        base.chain.check(base)
         rng_key = require_key("PersistentContrastiveDivergence", rng_key)
         start = _check_chains(base, chains)
         self.negative = negative_samples(rng_key, base, start, num_steps)

@@ -77,6 +77,9 @@ class Energy(Target, Protocol):
     def gibbs_step(self, rng_key: Key, value: jax.Array, /) -> jax.Array:
         """A reversible sweep of conditional draws, where ``"gibbs_step"`` is among the capabilities."""
 
+    def check_sweeps(self) -> None:
+        """Warn where these sweeps would not move between states, as far as that is known."""
+
     def at_inverse_temperature(self, inverse_temperature: Any, /) -> "Energy":
         """The family's path from independent units (0) to this energy (1), where ``"annealing"`` is declared."""
 

@@ -27,7 +27,7 @@ from numpyro.util import not_jax_tracer
 
 from _ppl_ebm import capabilities
 from _ppl_ebm.checks import check_positive, check_positive_int, check_probability, check_reached, warn_of_memory
-from _ppl_ebm.limits import NUM_REDRAWS
+from _ppl_ebm.limits import NO_STATE, NUM_REDRAWS
 from numpyro_ebm.sampling import steps
 from numpyro_ebm.sampling.memory import remembered
 from numpyro_ebm.sampling.protocols import Coordinates, Energy, MarkovChain, Sampler
@@ -115,10 +115,13 @@ class Gibbs(Chain):
     """Block Gibbs sampling between visible and hidden units (Hinton 2002), for families with conditionals.
 
     :param num_steps: sweeps per draw, from the family's starting points.
+
+    A warning says so where the sweeps of a Markov network would not move between its states, as far as its tables tell.
     """
 
     def check(self, energy: Energy) -> None:
         capabilities.check_gibbs(energy)
+        energy.check_sweeps()
 
     def init(self, energy: Energy, value: jax.Array) -> jax.Array:
         """What a chain carries along: its value."""
@@ -135,6 +138,11 @@ class Gibbs(Chain):
         """The value itself."""
         del energy
         return carry
+
+    def sample(self, rng_key: Key, energy: Energy, shape: tuple[int, ...]) -> jax.Array:
+        """As :meth:`Chain.sample`; warns where sweeps would not move."""
+        energy.check_sweeps()
+        return super().sample(rng_key, energy, shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -258,7 +266,7 @@ def chain_ends(rng_key: Key, chain: MarkovChain, energy: Energy, shape: tuple[in
 def _chain_ends(
     rng_key: Key, chain: MarkovChain, energy: Energy, shape: tuple[int, ...], num_steps: int
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
-    """The ends, which of them have no finite energy (these are NaN where their type has it), and what they remember."""
+    """The ends, which of them have no finite energy (NaN, or a state that there is not), and what they remember."""
     key_initial, key_tune, key_run = jax.random.split(rng_key, 3)
     num_tune = num_steps // 2
     starts = starting_points(key_initial, energy, shape)
@@ -266,9 +274,8 @@ def _chain_ends(
     ends = lax.stop_gradient(run_from(key_run, chain, energy, value, num_steps - num_tune, tuning))
     is_lost = has_no_density(energy, ends)
     memory = lax.stop_gradient(remembered(energy, starts, ends))
-    if jnp.issubdtype(ends.dtype, jnp.floating):
-        ends = jnp.where(_over_event(is_lost, energy), jnp.nan, ends)
-    return ends, is_lost, memory
+    nowhere = jnp.nan if jnp.issubdtype(ends.dtype, jnp.floating) else NO_STATE
+    return jnp.where(_over_event(is_lost, energy), nowhere, ends), is_lost, memory
 
 
 @functools.partial(jax.jit, static_argnums=(2,))

@@ -85,6 +85,9 @@ class Capabilities:
         """
         raise NotImplementedError(f"{type(self).__name__} has no conditionals to draw from")
 
+    def check_sweeps(self) -> None:
+        """Warn where Gibbs sweeps would not move between states, as far as (untraced) parameters tell cheaply."""
+
     def at_inverse_temperature(self, inverse_temperature: ArrayLike) -> Energy:
         """The family's path from independent units (0) to this distribution (1).
 

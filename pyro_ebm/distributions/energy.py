@@ -142,6 +142,10 @@ class EnergyDistribution(Capabilities, TorchDistribution):
     def _exact_log_partition(self) -> torch.Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no exact partition function")
 
+    def _check_parameter(self, name: str, tensor: torch.Tensor) -> None:
+        """Refuse (untraced) entries that are not finite or outside the parameter's constraint."""
+        check_constraint(type(self).__name__, name, tensor, self.arg_constraints[name])
+
     def _check_proper(self) -> None:
         """Raise :class:`ImproperDensityError` where the parameters give no proper density."""
 
@@ -472,7 +476,7 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         owner = type(self).__name__
         for name, tensor in self.parameters().items():
             if is_concrete(tensor):
-                check_constraint(owner, name, tensor, self.arg_constraints[name])
+                self._check_parameter(name, tensor)
         self.normaliser.check(owner)
         self.check_proper()
 

@@ -282,7 +282,9 @@ def with_model_gradient(
     :param samples: ``(M, *batch_shape, *event_shape)`` draws that stand for the model.
     :param weights: their normalised weights, ``(M, *batch_shape)``.
     """
-    expected_energy = (weights.detach() * energy(samples.detach())).sum(0)
+    weights = weights.detach()
+    terms = weights * energy(samples.detach())
+    expected_energy = terms.masked_fill(weights == 0, 0).sum(0)  # at an infinite energy the weight is 0
     return (log_partition + expected_energy).detach() - expected_energy
 
 

@@ -51,6 +51,8 @@ class BlockGibbs(BatchedKernel):
         at the first transition that meets it where the value has no gradient.
     :raises ValueError: at the start of a run, for a model without latent sites, or that does not vectorise.
 
+    A warning says so at the start of a run where sweeps of a :class:`MarkovNetwork` would not move between its states.
+
     >>> import pyro, torch
     >>> from pyro_ebm import BernoulliRBM
     >>> from pyro_ebm.infer.gibbs import BlockGibbs
@@ -149,6 +151,8 @@ class GibbsPotential(GradientFreePotential):
         if not latent:
             raise ValueError("model: BlockGibbs expected at least one latent site, got none")
         machines = {name: sweepable(name, node) for name, node in latent.items()}
+        for machine in machines.values():
+            machine.check_sweeps()
         self.supports = {name: machine.support for name, machine in machines.items()}
         self._model = Unnormalized(lambda msg: msg["name"] in latent)(model) if len(latent) == 1 else model
         self._max_plate_nesting = max_plate_nesting(nodes)

@@ -42,6 +42,7 @@ class ContrastiveDivergence(Criterion):
     def __init__(self, base: EnergyDistribution, *, num_steps: int = 1) -> None:
         check_positive_int("num_steps", num_steps)
         super().__init__(base)
+        base.chain.check(base)
         self.num_steps = num_steps
 
     def loss(self, value: ArrayLike) -> torch.Tensor:
@@ -147,6 +148,7 @@ class PersistentContrastiveDivergence(Criterion):
     def __init__(self, base: EnergyDistribution, chains: torch.Tensor, *, num_steps: int = 1) -> None:
         check_positive_int("num_steps", num_steps)
         super().__init__(base)
+        base.chain.check(base)
         start = _check_chains(base, chains)
         parameters = [tensor.detach() for tensor in base.parameter_arrays()]
         last = _advanced(chains, parameters, num_steps)

@@ -80,6 +80,9 @@ class Energy(Target, Protocol):
     def gibbs_step(self, value: torch.Tensor, /) -> torch.Tensor:
         """A reversible sweep of conditional draws, where ``"gibbs_step"`` is among the capabilities."""
 
+    def check_sweeps(self) -> None:
+        """Warn where these sweeps would not move between states, as far as that is known."""
+
     def at_inverse_temperature(self, inverse_temperature: Any, /) -> "Energy":
         """The family's path from independent units (0) to this energy (1), where ``"annealing"`` is declared."""
 

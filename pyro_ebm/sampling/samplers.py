@@ -113,10 +113,13 @@ class Gibbs(Chain):
     """Block Gibbs sampling between visible and hidden units (Hinton 2002), for families with conditionals.
 
     :param num_steps: sweeps per draw, from the family's starting points.
+
+    A warning says so where the sweeps of a Markov network would not move between its states, as far as its tables tell.
     """
 
     def check(self, energy: Energy) -> None:
         capabilities.check_gibbs(energy)
+        energy.check_sweeps()
 
     def init(self, energy: Energy, value: torch.Tensor) -> torch.Tensor:
         """What a chain carries along: its value."""
@@ -135,6 +138,11 @@ class Gibbs(Chain):
         """The value itself."""
         del energy
         return carry
+
+    def sample(self, energy: Energy, shape: tuple[int, ...]) -> torch.Tensor:
+        """As :meth:`Chain.sample`; warns where sweeps would not move."""
+        energy.check_sweeps()
+        return super().sample(energy, shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

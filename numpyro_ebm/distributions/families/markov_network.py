@@ -9,30 +9,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
+from numpyro.util import not_jax_tracer
 
 from _ppl_ebm.errors import IntractablePartitionError
 from _ppl_ebm.factor_graph import (
     Elimination,
     FactorGraph,
-    Group,
     check_cardinalities,
     check_scopes,
     check_variables,
     factor_graph,
-    padded,
 )
+from _ppl_ebm.limits import NO_STATE
+from _ppl_ebm.tables import evidence_checked
 from numpyro_ebm.distributions.batching import broadcasting_vmap
-from numpyro_ebm.distributions.energy import EnergyDistribution
 from numpyro_ebm.distributions.normaliser import LogPartition
+from numpyro_ebm.distributions.parts.factor_tables import (
+    States,
+    draw,
+    flat_index,
+    log_sum,
+    log_total,
+    softened,
+    sweep_schedule,
+)
+from numpyro_ebm.distributions.parts.table_energy import TableEnergy
 from numpyro_ebm.sampling.protocols import MarkovChain, Sampler
 from numpyro_ebm.sampling.samplers import Gibbs
 from numpyro_ebm.sampling.types import Key
 
 
-class MarkovNetwork(EnergyDistribution):
+class MarkovNetwork(TableEnergy):
     r"""Discrete variables of any numbers of states, whose energy is a sum of tables over cliques.
 
     .. math::
@@ -45,17 +54,25 @@ class MarkovNetwork(EnergyDistribution):
     most 2^16 entries; :attr:`treewidth` says how wide the order found is. Beyond that ``log_prob`` is guarded, and
     draws come from Gibbs sampling, which redraws at once all variables of a colour, that is without common factors.
 
+    An energy of ``+inf`` forbids a state: a hard constraint. Sums over states, draws and derivatives take it exactly. A
+    network without a possible state, and known values of probability 0, are errors that say so where tables are
+    concrete (beyond the limit above, where variables lose all their states one by one); where traced, ``log_partition``
+    is ``-inf``, log-densities, marginals and derivatives are NaN, and draws are a state that no variable has. Gibbs
+    sweeps of concrete tables between whose states they could not move draw all variables at once, by elimination; where
+    that needs too large a table, a warning names the variables.
+
     :param cardinalities: number of states of each variable, positive integers; values are ``0..cardinality - 1``.
     :param factors: energy tables by the tuple of their variables: the table of ``(2, 0)`` has the shape
         ``(..., cardinalities[2], cardinalities[0])``, in nats, and is called ``factor_2_0`` in messages and gradients.
         The empty tuple's is a constant, ``factor``. Leading dimensions are batch dimensions and broadcast; a scalar
-        stands for a constant table.
+        stands for a constant table. Entries are finite or ``+inf``.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
     :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration, ``Exact()`` or ``Gibbs()``; default: exact where possible.
     :raises TypeError: for cardinalities or variables that are not integers, tables that are not real floating point.
     :raises ValueError: for cardinalities below 1, no factors, variables that are repeated or out of range, and tables
-        of the wrong shape or with entries that are not finite (forbid a state by a large energy).
+        of the wrong shape or with entries that are NaN or ``-inf``.
+    :raises ImproperDensityError: for tables that forbid every state.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_ebm import MarkovNetwork
@@ -67,7 +84,7 @@ class MarkovNetwork(EnergyDistribution):
     1 0.4683 -1.7650
     """
 
-    pytree_aux_fields = ("_graph",)
+    pytree_aux_fields = ("_graph", "_draws_at_once")
 
     def __init__(
         self,
@@ -138,7 +155,7 @@ class MarkovNetwork(EnergyDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        return constraints.independent(_States(0, np.array(self.cardinalities) - 1), 1)
+        return constraints.independent(States(0, np.array(self.cardinalities) - 1), 1)
 
     def score(self, value: ArrayLike) -> jax.Array:
         """Refused: a discrete density has no gradient in its value."""
@@ -154,6 +171,7 @@ class MarkovNetwork(EnergyDistribution):
         :param variables: distinct variables (not traced).
         :return: shape ``batch_shape`` + the cardinalities of ``variables``, in the order given.
         :raises IntractablePartitionError: where the elimination of the others needs more than 2^16 entries.
+        :raises ImproperDensityError: where no state is possible; NaN where traced.
         """
         keep = check_variables("variables", variables, len(self.cardinalities))
         plan = self._graph.elimination(keep)
@@ -164,7 +182,7 @@ class MarkovNetwork(EnergyDistribution):
             )
         log_table = self._map(lambda network: _log_remainder(network, keep).reshape(-1))
         table = jax.nn.softmax(log_table).reshape(log_table.shape[:-1] + self._sizes(keep))
-        return jnp.broadcast_to(table, self.batch_shape + self._sizes(keep))
+        return self._unless_impossible(jnp.broadcast_to(table, self.batch_shape + self._sizes(keep)), jnp.isnan)
 
     def condition(self, indices: Sequence[int], values: ArrayLike) -> "MarkovNetwork":
         """The exact conditional distribution of the other variables: a network of the tables at the known values.
@@ -176,6 +194,7 @@ class MarkovNetwork(EnergyDistribution):
         :param values: their values, shape ``(..., len(indices))``; leading dimensions become batch dimensions.
         :return: a network of the remaining variables in their original order. It keeps ``sampler`` and the normaliser
             policy, except that a constant ``log_partition`` does not carry over and becomes unknown.
+        :raises ImproperDensityError: for values of probability 0, unless they or the tables are traced.
         """
         known = check_variables("indices", indices, len(self.cardinalities))
         rest = [v for v in range(len(self.cardinalities)) if v not in known]
@@ -190,22 +209,36 @@ class MarkovNetwork(EnergyDistribution):
             table = self._sliced(name, scope, known, values)
             before = factors.get(left, jnp.zeros(self._sizes(rest[i] for i in left), self.dtype))
             factors[left] = broadcasting_vmap(jnp.add, [len(left)] * 2, before, table)
-        return self.replace(cardinalities=self._sizes(rest), factors=factors)
+        given = np.asarray(values) if not_jax_tracer(values) else None
+        with evidence_checked(type(self).__name__, known, given):
+            conditional = self.replace(cardinalities=self._sizes(rest), factors=factors)
+            conditional.check_proper()
+        return conditional
 
     def gibbs_step(self, rng_key: Key, value: jax.Array) -> jax.Array:
         """One palindromic Gibbs sweep: a new draw of every variable given its neighbours, colour by colour and back.
 
-        Going back makes the sweep reversible, which annealing and Metropolis rules on top of it ask for.
+        Going back makes the sweep reversible, which annealing and Metropolis rules on top of it ask for. Where sweeps
+        of concrete tables would not move between their states, exact draws take their place if elimination is
+        tractable.
         """
+        if self._draws_at_once is None:
+            self._look_at_moves()
         shape = jnp.broadcast_shapes(value.shape[:-1], self.batch_shape) + self.event_shape
+        if self._draws_at_once:
+            return self.exact_sample(rng_key, shape[: len(shape) - 1]).astype(value.dtype)
         uniforms = (self._uniform(key, shape) for key in jax.random.split(rng_key))
         return self._map(type(self)._sweep, value, *uniforms)
 
     def at_inverse_temperature(self, inverse_temperature: ArrayLike) -> "MarkovNetwork":
-        """The path from uniform variables (0) to this distribution (1): all energies times ``inverse_temperature``."""
+        """The path from uniform variables (0) to this distribution (1): all energies times ``inverse_temperature``.
+
+        Energies that forbid a state grow to infinity on it, so that every state is possible before its end.
+        """
         beta = jnp.asarray(inverse_temperature, self.dtype)
         network = self.with_log_partition(None)
-        network.__dict__.update({name: beta * table for name, table in self.parameters().items()})
+        network.__dict__.update({name: softened(table, beta) for name, table in self.parameters().items()})
+        network._draws_at_once = False
         return network
 
     @property
@@ -219,7 +252,7 @@ class MarkovNetwork(EnergyDistribution):
         return _sum_of_tables(self, value)
 
     def _exact_log_partition(self) -> jax.Array:
-        return _log_remainder(self, ())
+        return log_total(_log_remainder(self, ()))
 
     def _eliminate(self, plan: Elimination, keep: tuple[int, ...] = ()) -> tuple[list[jax.Array], jax.Array]:
         """Sum variables out of ``exp(-energy)`` in the order of ``plan``, in log space.
@@ -232,7 +265,7 @@ class MarkovNetwork(EnergyDistribution):
             touching = [factor for factor in factors if cluster[0] in factor[0]]
             factors = [factor for factor in factors if cluster[0] not in factor[0]]
             clusters.append(self._joined(touching, cluster))
-            factors.append((cluster[1:], logsumexp(clusters[-1], axis=0)))
+            factors.append((cluster[1:], log_sum(clusters[-1])))
         return clusters, self._joined(factors, keep)
 
     def _joined(self, factors: Iterable[tuple[tuple[int, ...], jax.Array]], scope: tuple[int, ...]) -> jax.Array:
@@ -246,18 +279,19 @@ class MarkovNetwork(EnergyDistribution):
 
     def _backward(self, uniform: jax.Array) -> jax.Array:
         """An exact draw: the eliminated variables in reverse order, each given those that its table joins it to."""
-        clusters, _ = self._eliminate(self._graph.elimination())
+        clusters, total = self._eliminate(self._graph.elimination())
         flat = jnp.concatenate([table.reshape(-1) for table in reversed(clusters)])
         sizes, most = jnp.array(self.cardinalities), max(self.cardinalities)
 
-        def draw(states: jax.Array, step: Any) -> tuple[jax.Array, None]:
+        def redraw(states: jax.Array, step: Any) -> tuple[jax.Array, None]:
             variable, start, stride, others, steps = step
             index = start + (states[others] * steps).sum() + stride * jnp.arange(most)
-            state = _draw(flat.at[index].get(mode="clip"), sizes[variable], uniform[variable])
+            logits = flat.at[index].get(mode="clip")
+            state = draw(logits, sizes[variable], uniform[variable], states[variable])
             return states.at[variable].set(state), None
 
         states = jnp.zeros(self.event_shape, int)
-        return lax.scan(draw, states, self._graph.backward)[0]
+        return jnp.where(jnp.isneginf(total), NO_STATE, lax.scan(redraw, states, self._graph.backward)[0])
 
     def _sweep(self, value: jax.Array, forth: jax.Array, back: jax.Array) -> jax.Array:
         """Redraw every variable given the others, one colour after another and back, by uniform numbers."""
@@ -270,20 +304,17 @@ class MarkovNetwork(EnergyDistribution):
             logits = jnp.zeros((len(members), most), uniform.dtype)
             for (number, axis), (rows, places) in zip(pairs, blocks, strict=True):
                 group = self._graph.groups[number]
-                energies = flat_tables[number][_flat_index(group, states, rows, axis)]
+                energies = flat_tables[number][flat_index(group, states, rows, axis)]
                 logits = logits.at[places, : group.shape[axis]].add(-energies.astype(logits.dtype), mode="drop")
-            draws = _draw(logits, sizes[members], uniform.at[members].get(mode="clip"))
+            uniforms, before = (array.at[members].get(mode="clip") for array in (uniform, states))
+            draws = draw(logits, sizes[members], uniforms, before)
             return states.at[members].set(draws, mode="drop"), None
 
-        pairs, schedule = _sweep_schedule(self._graph)
+        pairs, schedule = sweep_schedule(self._graph)
         states = lax.scan(functools.partial(update, forth), value.astype(int), schedule)[0]
         return lax.scan(functools.partial(update, back), states, schedule, reverse=True)[0].astype(value.dtype)
 
     # ------------------------------------------------------------------ how it works
-
-    @property
-    def _tables(self) -> list[jax.Array]:
-        return [getattr(self, name) for name in self.parameter_dims]
 
     def _sizes(self, variables: Iterable[int]) -> tuple[int, ...]:
         return tuple(self.cardinalities[v] for v in variables)
@@ -312,8 +343,18 @@ class MarkovNetwork(EnergyDistribution):
         return self._map(type(self)._backward, self._uniform(rng_key, shape + self.event_shape))
 
     def initial(self, rng_key: Key, shape: tuple[int, ...]) -> jax.Array:
-        shape = shape + self.event_shape
-        return jax.random.randint(rng_key, shape, 0, jnp.broadcast_to(jnp.array(self.cardinalities), shape))
+        """Uniform states; where these are forbidden, exact draws in their place if elimination is tractable."""
+        largest = jnp.broadcast_to(jnp.array(self.cardinalities), shape + self.event_shape)
+        states = jax.random.randint(rng_key, largest.shape, 0, largest)
+        if not self.has_exact_sampler:
+            return states
+        is_lost = ~jnp.isfinite(self.energy(states))
+        possible = lambda: jnp.where(
+            is_lost[..., None], self.exact_sample(jax.random.fold_in(rng_key, 1), shape), states
+        )
+        if not_jax_tracer(is_lost):
+            return possible() if bool(is_lost.any()) else states
+        return lax.cond(is_lost.any(), possible, lambda: states)
 
     def check_value(self, value: ArrayLike, name: str = "value") -> jax.Array:
         # Integers stay integers, which a low-precision floating-point type would round.
@@ -350,7 +391,7 @@ def _sum_of_tables(network: MarkovNetwork, value: jax.Array) -> jax.Array:
     states = jnp.clip(value.astype(int), 0, largest)
     total = jnp.zeros((), network.dtype)
     for group, flat in zip(network._graph.groups, network._flat_tables(), strict=True):
-        total = total + flat[_flat_index(group, states)].sum()
+        total = total + flat[flat_index(group, states)].sum()
     return jnp.where(jnp.all(value == states), total, jnp.inf)  # traced values are not checked before
 
 
@@ -364,49 +405,3 @@ _NO_SCORE = (
     "MarkovNetwork: expected a continuous distribution, got a discrete one, which has no score; use log_prob, or a "
     "contrastive criterion"
 )
-
-
-class _States(constraints.integer_interval):  # type: ignore[misc]
-    """Whole numbers up to a bound of each variable (NumPyro's own promotes ranks implicitly)."""
-
-    def __call__(self, x: Any) -> Any:
-        return constraints.integer_interval(0, np.broadcast_to(self.upper_bound, jnp.shape(x)))(x)
-
-
-def _flat_index(group: Group, states: jax.Array, rows: Any = None, axis: int | None = None) -> jax.Array:
-    """Where the states of one value stand in a group's flat tables, one index per factor.
-
-    :param rows: the factors asked for; default: all.
-    :param axis: look at all states of the variable at this axis of each factor, along a new last dimension.
-    """
-    scopes, offsets = jnp.array(group.scopes), jnp.array(group.offsets)
-    if rows is not None:
-        scopes, offsets = scopes[rows], offsets[rows]
-    steps = group.strides * (np.arange(len(group.shape)) != axis)
-    index = offsets + (states[scopes] * steps[None, :]).sum(-1)
-    return index if axis is None else index[:, None] + group.strides[axis] * jnp.arange(group.shape[axis])[None, :]
-
-
-def _draw(logits: jax.Array, counts: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Draw from the categorical distributions over the first ``counts`` entries of the last axis, by inversion."""
-    possible = lax.broadcasted_iota(int, logits.shape, logits.ndim - 1) < counts[..., None]
-    cumulative = jnp.cumsum(jax.nn.softmax(logits.astype(uniform.dtype), where=possible), axis=-1)
-    below = cumulative <= uniform[..., None] * cumulative[..., -1:]
-    return jnp.minimum(below.sum(-1), counts - 1)
-
-
-@functools.lru_cache(maxsize=128)
-def _sweep_schedule(graph: FactorGraph) -> tuple[list[tuple[int, int]], Any]:
-    """Which variables each step of a sweep redraws, and which rows of each group matter at which axis, to scan over.
-
-    Padded to the longest step: members with a number past the last variable, places with one past the last member.
-    """
-    groups = enumerate(graph.groups)
-    pairs = [(number, axis) for number, group in groups for axis in range(len(group.shape))]
-    members = padded(list(graph.colours), len(graph.cardinalities))
-    incident = [graph.incident(graph.groups[number], axis) for number, axis in pairs]
-    blocks = [
-        (padded([rows for rows, _ in steps], 0), padded([places for _, places in steps], members.shape[1]))
-        for steps in incident
-    ]
-    return pairs, (members, blocks)

@@ -1,6 +1,5 @@
 """Markov networks: discrete variables, and energies over small cliques of them."""
 
-import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,15 +18,26 @@ from _ppl_ebm.factor_graph import (
     factor_graph,
     strides,
 )
-from pyro_ebm.distributions.batching import as_tensor
-from pyro_ebm.distributions.energy import EnergyDistribution
+from _ppl_ebm.limits import NO_STATE
+from _ppl_ebm.tables import evidence_checked
+from pyro_ebm.distributions.batching import as_tensor, is_concrete
 from pyro_ebm.distributions.normaliser import LogPartition
+from pyro_ebm.distributions.parts.factor_tables import (
+    concatenated,
+    draw,
+    log_sum,
+    log_total,
+    softened,
+    sweep_schedule,
+    take,
+)
+from pyro_ebm.distributions.parts.table_energy import TableEnergy
 from pyro_ebm.sampling.protocols import MarkovChain, Sampler
 from pyro_ebm.sampling.samplers import Gibbs
 from pyro_ebm.sampling.types import ArrayLike
 
 
-class MarkovNetwork(EnergyDistribution):
+class MarkovNetwork(TableEnergy):
     r"""Discrete variables of any numbers of states, whose energy is a sum of tables over cliques.
 
     .. math::
@@ -40,17 +50,25 @@ class MarkovNetwork(EnergyDistribution):
     most 2^16 entries; :attr:`treewidth` says how wide the order found is. Beyond that ``log_prob`` is guarded, and
     draws come from Gibbs sampling, which redraws at once all variables of a colour, that is without common factors.
 
+    An energy of ``+inf`` forbids a state: a hard constraint. Sums over states, draws and derivatives take it exactly. A
+    network without a possible state, and known values of probability 0, are errors that say so where tables are
+    concrete (beyond the limit above, where variables lose all their states one by one); where traced, ``log_partition``
+    is ``-inf``, log-densities, marginals and derivatives are NaN, and draws are a state that no variable has. Gibbs
+    sweeps of concrete tables between whose states they could not move draw all variables at once, by elimination; where
+    that needs too large a table, a warning names the variables.
+
     :param cardinalities: number of states of each variable, positive integers; values are ``0..cardinality - 1``.
     :param factors: energy tables by the tuple of their variables: the table of ``(2, 0)`` has the shape
         ``(..., cardinalities[2], cardinalities[0])``, in nats, and is called ``factor_2_0`` in messages and gradients.
         The empty tuple's is a constant, ``factor``. Leading dimensions are batch dimensions and broadcast; a scalar
-        stands for a constant table.
+        stands for a constant table. Entries are finite or ``+inf``.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
     :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
     :param sampler: sampler configuration, ``Exact()`` or ``Gibbs()``; default: exact where possible.
     :raises TypeError: for cardinalities or variables that are not integers, tables that are not real floating point.
     :raises ValueError: for cardinalities below 1, no factors, variables that are repeated or out of range, and tables
-        of the wrong shape or with entries that are not finite (forbid a state by a large energy).
+        of the wrong shape or with entries that are NaN or ``-inf``.
+    :raises ImproperDensityError: for tables that forbid every state.
 
     >>> import torch
     >>> from pyro_ebm import MarkovNetwork
@@ -148,6 +166,7 @@ class MarkovNetwork(EnergyDistribution):
         :param variables: distinct variables.
         :return: shape ``batch_shape`` + the cardinalities of ``variables``, in the order given.
         :raises IntractablePartitionError: where the elimination of the others needs more than 2^16 entries.
+        :raises ImproperDensityError: where no state is possible; NaN where traced.
         """
         keep = check_variables("variables", variables, len(self.cardinalities))
         plan = self._graph.elimination(keep)
@@ -158,7 +177,8 @@ class MarkovNetwork(EnergyDistribution):
             )
         table = self._eliminate(plan, keep)[1]
         flat = torch.softmax(table.flatten(-len(keep)), -1)
-        return flat.reshape(table.shape).expand(self.batch_shape + self._sizes(keep))
+        full = flat.reshape(table.shape).expand(self.batch_shape + self._sizes(keep))
+        return self._unless_impossible(full, torch.isnan)
 
     def condition(self, indices: Sequence[int], values: ArrayLike) -> "MarkovNetwork":
         """The exact conditional distribution of the other variables: a network of the tables at the known values.
@@ -170,6 +190,7 @@ class MarkovNetwork(EnergyDistribution):
         :param values: their values, shape ``(..., len(indices))``; leading dimensions become batch dimensions.
         :return: a network of the remaining variables in their original order. It keeps ``sampler`` and the normaliser
             policy, except that a constant ``log_partition`` does not carry over and becomes unknown.
+        :raises ImproperDensityError: for values of probability 0, unless they or the tables are traced.
         """
         known = check_variables("indices", indices, len(self.cardinalities))
         rest = [v for v in range(len(self.cardinalities)) if v not in known]
@@ -183,21 +204,35 @@ class MarkovNetwork(EnergyDistribution):
             left = tuple(rest.index(v) for v in scope if v in rest)
             table = self._sliced(full, scope, known, values)
             factors[left] = factors.get(left, torch.zeros((), dtype=self.dtype, device=self.device)) + table
-        return self.replace(cardinalities=self._sizes(rest), factors=factors)
+        given = values.detach().cpu().numpy() if is_concrete(values) else None
+        with evidence_checked(type(self).__name__, known, given):
+            conditional = self.replace(cardinalities=self._sizes(rest), factors=factors)
+            conditional.check_proper()
+        return conditional
 
     def gibbs_step(self, value: torch.Tensor) -> torch.Tensor:
         """One palindromic Gibbs sweep: a new draw of every variable given its neighbours, colour by colour and back.
 
-        Going back makes the sweep reversible, which annealing and Metropolis rules on top of it ask for.
+        Going back makes the sweep reversible, which annealing and Metropolis rules on top of it ask for. Where sweeps
+        of concrete tables would not move between their states, exact draws take their place if elimination is
+        tractable.
         """
+        if self._draws_at_once is None:
+            self._look_at_moves()
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape) + self.event_shape
+        if self._draws_at_once:
+            return self.exact_sample(shape[: len(shape) - 1]).to(value.dtype)
         return self._sweep(value.expand(shape), self._uniform(shape), self._uniform(shape))
 
     def at_inverse_temperature(self, inverse_temperature: ArrayLike) -> "MarkovNetwork":
-        """The path from uniform variables (0) to this distribution (1): all energies times ``inverse_temperature``."""
+        """The path from uniform variables (0) to this distribution (1): all energies times ``inverse_temperature``.
+
+        Energies that forbid a state grow to infinity on it, so that every state is possible before its end.
+        """
         beta = as_tensor("inverse_temperature", inverse_temperature, self.device, self.dtype).to(self.dtype)
         network = self.with_log_partition(None)
-        network.__dict__.update({name: beta * table for name, table in self.parameters().items()})
+        network.__dict__.update({name: softened(table, beta) for name, table in self.parameters().items()})
+        network._draws_at_once = False
         return network
 
     @property
@@ -213,12 +248,12 @@ class MarkovNetwork(EnergyDistribution):
         total = torch.zeros((), dtype=self.dtype, device=self.device)
         for group, flat in zip(self._graph.groups, self._flat_tables(), strict=True):
             chosen = (states[..., self._index(group.scopes)] * self._index(group.strides)).sum(-1)
-            total = total + _take(flat, self._index(group.offsets) + chosen, 1).sum(-1)
+            total = total + take(flat, self._index(group.offsets) + chosen, 1).sum(-1)
         # without validation, values are not checked before
         return torch.where((value == states).all(-1), total, math.inf)
 
     def _exact_log_partition(self) -> torch.Tensor:
-        return self._eliminate(self._graph.elimination())[1]
+        return log_total(self._eliminate(self._graph.elimination())[1])
 
     def _eliminate(self, plan: Elimination, keep: tuple[int, ...] = ()) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Sum variables out of ``exp(-energy)`` in the order of ``plan``, in log space.
@@ -231,7 +266,7 @@ class MarkovNetwork(EnergyDistribution):
             touching = [factor for factor in factors if cluster[0] in factor[0]]
             factors = [factor for factor in factors if cluster[0] not in factor[0]]
             clusters.append(self._joined(touching, cluster))
-            factors.append((cluster[1:], torch.logsumexp(clusters[-1], dim=-len(cluster))))
+            factors.append((cluster[1:], log_sum(clusters[-1], -len(cluster))))
         return clusters, self._joined(factors, keep)
 
     def _joined(self, factors: Iterable[tuple[tuple[int, ...], torch.Tensor]], scope: tuple[int, ...]) -> torch.Tensor:
@@ -247,15 +282,16 @@ class MarkovNetwork(EnergyDistribution):
     def _backward(self, uniform: torch.Tensor) -> torch.Tensor:
         """An exact draw: the eliminated variables in reverse order, each given those that its table joins it to."""
         plan = self._graph.elimination()
-        tables = zip(self._eliminate(plan)[0][::-1], plan.clusters[::-1], strict=True)
-        flat = _concatenated([(table, len(cluster)) for table, cluster in tables])
+        clusters, total = self._eliminate(plan)
+        tables = zip(clusters[::-1], plan.clusters[::-1], strict=True)
+        flat = concatenated([(table, len(cluster)) for table, cluster in tables])
         states = torch.zeros_like(uniform, dtype=torch.long)
         for variable, start, stride, others, steps in zip(*self._graph.backward, strict=True):
             count = torch.tensor(self.cardinalities[variable], device=self.device)
             index = int(start) + (states[..., others] * self._index(steps)).sum(-1, keepdim=True)
-            logits = _take(flat, index + int(stride) * torch.arange(int(count), device=self.device), 1)
-            states[..., variable] = _draw(logits, count, uniform[..., variable])
-        return states
+            logits = take(flat, index + int(stride) * torch.arange(int(count), device=self.device), 1)
+            states[..., variable] = draw(logits, count, uniform[..., variable], states[..., variable])
+        return torch.where(torch.isneginf(total)[..., None], NO_STATE, states)
 
     def _sweep(self, value: torch.Tensor, forth: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
         """Redraw every variable given the others, one colour after another and back, by uniform numbers."""
@@ -263,22 +299,18 @@ class MarkovNetwork(EnergyDistribution):
         most = max(self.cardinalities)
         sizes = self._index(self.cardinalities)
         states = value.long().clone()
-        schedule = _sweep_schedule(self._graph, self.device)
+        schedule = sweep_schedule(self._graph, self.device)
         draws = [(forth, *step) for step in schedule] + [(back, *step) for step in reversed(schedule)]
         for uniform, members, blocks in draws:
             logits = uniform.new_zeros((*uniform.shape[:-1], len(members), most))
             for number, scopes, steps, options, places in blocks:
                 index = options + (states[..., scopes] * steps).sum(-1, keepdim=True)
-                energies = _take(flat_tables[number], index, 2)
+                energies = take(flat_tables[number], index, 2)
                 logits[..., : options.shape[1]].index_add_(-2, places, -energies.to(logits.dtype))
-            states[..., members] = _draw(logits, sizes[members], uniform[..., members])
+            states[..., members] = draw(logits, sizes[members], uniform[..., members], states[..., members])
         return states.to(value.dtype)
 
     # ------------------------------------------------------------------ how it works
-
-    @property
-    def _tables(self) -> list[torch.Tensor]:
-        return [getattr(self, name) for name in self.parameter_dims]
 
     def _sizes(self, variables: Iterable[int]) -> tuple[int, ...]:
         return tuple(self.cardinalities[v] for v in variables)
@@ -289,7 +321,7 @@ class MarkovNetwork(EnergyDistribution):
     def _flat_tables(self) -> list[torch.Tensor]:
         """The tables of each group, flat and in one, their batch dimensions expanded."""
         tables = self._tables
-        return [_concatenated([(tables[f], len(group.shape)) for f in group.factors]) for group in self._graph.groups]
+        return [concatenated([(tables[f], len(group.shape)) for f in group.factors]) for group in self._graph.groups]
 
     def _sliced(
         self, table: torch.Tensor, scope: tuple[int, ...], known: tuple[int, ...], values: torch.Tensor
@@ -302,10 +334,10 @@ class MarkovNetwork(EnergyDistribution):
         steps = dict(zip(scope, strides(self._sizes(scope)), strict=True))
         states = values.long()[..., [known.index(v) for v in held]]
         start = (states * self._index([steps[v] for v in held])).sum(-1, keepdim=True)
-        grid = np.indices(left).reshape(len(left), -1)
+        grid = np.indices(left).reshape(len(left), math.prod(left))
         options = np.array([steps[v] for v in scope if v not in known], int) @ grid
-        entries = _take(_concatenated([(table, len(scope))]), start + self._index(options), 1)
-        return entries.reshape(*entries.shape[:-1], *left)
+        entries = take(concatenated([(table, len(scope))]), start + self._index(options), 1)
+        return entries.reshape((*entries.shape[:-1], *left))
 
     def _uniform(self, shape: tuple[int, ...]) -> torch.Tensor:
         return torch.rand(shape, dtype=torch.promote_types(self.dtype, torch.float32), device=self.device)
@@ -314,7 +346,12 @@ class MarkovNetwork(EnergyDistribution):
         return self._backward(self._uniform((*shape, *self.event_shape)))
 
     def initial(self, shape: tuple[int, ...]) -> torch.Tensor:
-        return (self._uniform((*shape, *self.event_shape)) * self._index(self.cardinalities)).long()
+        """Uniform states; where these are forbidden, exact draws in their place if elimination is tractable."""
+        states = (self._uniform((*shape, *self.event_shape)) * self._index(self.cardinalities)).long()
+        is_lost = ~torch.isfinite(self.energy(states))
+        if not self.has_exact_sampler or (is_concrete(is_lost) and not is_lost.any()):
+            return states
+        return torch.where(is_lost[..., None], self.exact_sample(shape), states)
 
     def check_value(self, value: ArrayLike, name: str = "value") -> torch.Tensor:
         # Integers stay integers, which a low-precision floating-point type would round.
@@ -336,52 +373,3 @@ _NO_SCORE = (
     "MarkovNetwork: expected a continuous distribution, got a discrete one, which has no score; use log_prob, or a "
     "contrastive criterion"
 )
-
-
-def _concatenated(tables: list[tuple[torch.Tensor, int]]) -> torch.Tensor:
-    """Tables, given with their numbers of dimensions without batch, flat and in one along the last dimension."""
-    flat = [table.flatten(-core) if core else table.unsqueeze(-1) for table, core in tables]
-    batch = torch.broadcast_shapes(*(table.shape[:-1] for table in flat))
-    return torch.cat([table.expand(*batch, -1) for table in flat], -1)
-
-
-def _take(flat: torch.Tensor, index: torch.Tensor, core: int) -> torch.Tensor:
-    """Entries of flat tables at indices, batch by batch.
-
-    :param flat: shape ``(*batch, n)``.
-    :param index: shape ``(..., *core_shape)`` with ``core`` dimensions in the end; the others broadcast with ``batch``.
-    """
-    batch = flat.shape[:-1]
-    own = [
-        torch.arange(size, device=flat.device).reshape(-1, *[1] * (len(batch) - 1 - dim + core))
-        for dim, size in enumerate(batch)
-    ]
-    return flat[(*own, index)]
-
-
-def _draw(logits: torch.Tensor, counts: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Draw from the categorical distributions over the first ``counts`` entries of the last axis, by inversion."""
-    impossible = torch.arange(logits.shape[-1], device=logits.device) >= counts[..., None]
-    logits = logits.to(uniform.dtype).masked_fill(impossible, -torch.inf)
-    cumulative = torch.cumsum(torch.softmax(logits, -1), -1)
-    below = cumulative <= uniform[..., None] * cumulative[..., -1:]
-    return torch.minimum(below.sum(-1), counts - 1)
-
-
-@functools.lru_cache(maxsize=128)
-def _sweep_schedule(graph: FactorGraph, device: torch.device) -> list[tuple[torch.Tensor, list[Any]]]:
-    """Which variables each step of a sweep redraws, and the blocks of factors that it depends on.
-
-    A block is the number of a group, the variables of some of its factors, the strides of those that stay, where the
-    states of the others stand in the flat tables, and the places of these variables among those to redraw.
-    """
-    tensor = functools.partial(torch.as_tensor, dtype=torch.long, device=device)
-    schedule: list[tuple[torch.Tensor, list[Any]]] = [(tensor(members), []) for members in graph.colours]
-    for number, group in enumerate(graph.groups):
-        for axis, size in enumerate(group.shape):
-            steps = group.strides * (np.arange(len(group.shape)) != axis)
-            for (_, blocks), (rows, places) in zip(schedule, graph.incident(group, axis), strict=True):
-                options = group.offsets[rows, None] + group.strides[axis] * np.arange(size)
-                if len(rows):
-                    blocks.append((number, *map(tensor, (group.scopes[rows], steps, options, places))))
-    return schedule
