@@ -349,6 +349,15 @@ class EnergyDistribution(Capabilities, Distribution):
         log_partition = model._map(type(self)._exact_log_partition).astype(self.dtype)
         return jnp.broadcast_to(log_partition, self.batch_shape)
 
+    def exact_log_prob(self, value: jax.Array, energy: jax.Array) -> jax.Array:
+        """``-energy - log Z``; for families that override it without terms that cancel.
+
+        :param value: the value whose ``energy`` it is.
+        """
+        del value
+        log_partition = self.log_partition
+        return -energy - log_partition.reshape((1,) * (energy.ndim - log_partition.ndim) + log_partition.shape)
+
     @property
     def resolves_partition(self) -> bool:
         """Whether the exact partition function is one at these parameters: always, for sums and formulas."""

@@ -65,6 +65,9 @@ class Density(Energy, Protocol):
     def exact_log_partition(self) -> jax.Array:
         """log Z as a function of the parameters, shape ``batch_shape``."""
 
+    def exact_log_prob(self, value: jax.Array, energy: jax.Array) -> jax.Array:
+        """``-energy - log Z`` of a value and its energy."""
+
     @property
     def resolves_partition(self) -> bool:
         """Whether that is one at these parameters."""
@@ -159,6 +162,9 @@ class Exact(Normaliser):
     @property
     def policy(self) -> LogPartition:
         return "auto"
+
+    def log_prob(self, density: Density, value: jax.Array, energy: jax.Array) -> jax.Array:
+        return density.exact_log_prob(value, energy)
 
     def holds(self, density: Density) -> bool:
         return density.resolves_partition

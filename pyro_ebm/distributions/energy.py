@@ -362,6 +362,14 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         """
         return self._in_single_precision()._exact_log_partition().to(self.dtype).expand(self.batch_shape)
 
+    def exact_log_prob(self, value: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
+        """``-energy - log Z``; for families that override it without terms that cancel.
+
+        :param value: the value whose ``energy`` it is.
+        """
+        del value
+        return -energy - self.log_partition
+
     @property
     def resolves_partition(self) -> bool:
         """Whether the exact partition function is one at these parameters: always, for sums and formulas."""

@@ -64,6 +64,9 @@ class Density(Energy, Protocol):
     def exact_log_partition(self) -> torch.Tensor:
         """log Z as a function of the parameters, shape ``batch_shape``."""
 
+    def exact_log_prob(self, value: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
+        """``-energy - log Z`` of a value and its energy."""
+
     @property
     def resolves_partition(self) -> bool:
         """Whether that is one at these parameters."""
@@ -152,6 +155,9 @@ class Exact(Normaliser):
     @property
     def policy(self) -> LogPartition:
         return "auto"
+
+    def log_prob(self, density: Density, value: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
+        return density.exact_log_prob(value, energy)
 
     def holds(self, density: Density) -> bool:
         return density.resolves_partition

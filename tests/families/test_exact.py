@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+from scipy.special import gammaln
 
 from backends import siblings
 from families.cases import CONTINUOUS, FAMILIES, make, parameters, values
@@ -278,3 +279,21 @@ def _differentiated_oracle(family, name, step=1e-4):
     base = getattr(p, name)
     flat = oracle.finite_difference(lambda flat: log_likelihood(flat.reshape(base.shape)), base.reshape(-1), step)[0]
     return flat.reshape(base.shape)
+
+
+@pytest.mark.parametrize("concentration", [0.7, 20.0, 31.0, 1e4, 1e6])
+def test_student_log_densities_keep_their_digits_in_32_bits(backend, concentration):
+    """log Gamma of the concentrations is in the energy and in log Z, and does not cancel there."""
+    filters = np.array([[1.2, 0.4, 0.1], [-0.3, 0.8, 0.2], [0.0, -0.5, 1.0]])
+    points = np.random.default_rng(0).normal(size=(5, 3)) / np.sqrt(concentration)
+    gamma = np.full(3, concentration)
+    expected = (
+        3 * (gammaln(concentration) - gammaln(concentration - 0.5) - 0.5 * np.log(2 * np.pi))
+        + np.log(abs(np.linalg.det(filters)))
+        - (gamma * np.log1p(0.5 * (points @ filters) ** 2)).sum(-1)
+    )
+    for dtype, tolerance in ((np.float64, 1e-9), (np.float32, 2e-5)):
+        arrays = backend.array(filters, dtype), backend.array(gamma, dtype)
+        student = backend.distributions.ProductOfStudentT(arrays[0], concentration=arrays[1])
+        found = backend.numpy(student.log_prob(backend.array(points, dtype)))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1, abs(expected).max() / 10))

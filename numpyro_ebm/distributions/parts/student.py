@@ -11,6 +11,8 @@ from numpyro.distributions import constraints
 from numpyro_ebm.distributions.parts.filters import FilterMachine, Units
 from numpyro_ebm.sampling.types import Key
 
+_LARGE = 30.0  # from where four terms of the asymptotic series hold all digits
+
 
 class StudentUnits(NamedTuple):
     """Covariance units ``psi(q) = log Gamma(gamma) - gamma log(1 + q)``."""
@@ -63,3 +65,14 @@ class StudentMachine(FilterMachine):
     def _concentration_like(self, rates: jax.Array) -> jax.Array:
         shape = (1,) * (rates.ndim - self.concentration.ndim) + self.concentration.shape
         return self.concentration.reshape(shape)
+
+
+def log_gamma_ratio(concentration: jax.Array) -> jax.Array:
+    """``log Gamma(gamma) - log Gamma(gamma - 1/2)``, which large gammas would cancel; -inf for gamma up to 1/2."""
+    has_integral = concentration > 0.5
+    excess = jnp.where(has_integral, concentration - 0.5, 1.0)
+    large = jnp.maximum(excess, _LARGE)
+    series = 0.5 * jnp.log(large) - 1 / (8 * large) + 1 / (192 * large**3) - 1 / (640 * large**5)
+    small = jnp.minimum(excess, _LARGE)
+    ratio = jnp.where(excess < _LARGE, gammaln(small + 0.5) - gammaln(small), series)
+    return jnp.where(has_integral, ratio, -jnp.inf)

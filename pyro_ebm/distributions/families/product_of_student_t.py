@@ -9,7 +9,7 @@ from _ppl_ebm.normals import LOG_2PI
 from _ppl_ebm.properness import check_student_tails
 from pyro_ebm.distributions.batching import cholesky, linear
 from pyro_ebm.distributions.normaliser import LogPartition
-from pyro_ebm.distributions.parts.student import StudentMachine
+from pyro_ebm.distributions.parts.student import StudentMachine, log_gamma_ratio
 from pyro_ebm.sampling.protocols import Sampler
 from pyro_ebm.sampling.types import ArrayLike
 
@@ -112,6 +112,13 @@ class ProductOfStudentT(StudentMachine):
         excess = self.concentration.masked_fill(~has_integral, 1.5) - 0.5
         log_gamma = torch.lgamma(excess).masked_fill(~has_integral, math.inf).sum(-1)
         return 0.5 * self.event_shape[0] * LOG_2PI + log_gamma - log_det
+
+    def exact_log_prob(self, value: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
+        """Without ``log Gamma`` of the concentrations, which is in the energy and in log Z and far larger than both."""
+        del energy
+        log_det = torch.linalg.slogdet(self.filters)[1]
+        ratio = log_gamma_ratio(self.concentration).sum(-1) + log_det - 0.5 * self.event_shape[0] * LOG_2PI
+        return ratio - (self.concentration * torch.log1p(self._pooled(value))).sum(-1)
 
     def _exact_mean(self) -> torch.Tensor:
         exists = self.concentration.amin(-1, keepdim=True) > 1

@@ -1,5 +1,6 @@
 """Machines with Gamma hidden units, which are precisions: what products of Student-t distributions share."""
 
+import math
 from typing import NamedTuple
 
 import pyro.distributions as dist
@@ -7,6 +8,8 @@ import torch
 from torch.distributions import constraints
 
 from pyro_ebm.distributions.parts.filters import FilterMachine, Units
+
+_LARGE = 30.0  # from where four terms of the asymptotic series hold all digits
 
 
 class StudentUnits(NamedTuple):
@@ -56,3 +59,13 @@ class StudentMachine(FilterMachine):
 
     def _sample_precisions(self, rates: torch.Tensor) -> torch.Tensor:
         return torch._standard_gamma(self.concentration.expand_as(rates)) / rates
+
+
+def log_gamma_ratio(concentration: torch.Tensor) -> torch.Tensor:
+    """``log Gamma(gamma) - log Gamma(gamma - 1/2)``, which large gammas would cancel; -inf for gamma up to 1/2."""
+    has_integral = concentration > 0.5
+    excess = torch.where(has_integral, concentration - 0.5, 1.0)
+    large = excess.clamp(min=_LARGE)
+    series = 0.5 * torch.log(large) - 1 / (8 * large) + 1 / (192 * large**3) - 1 / (640 * large**5)
+    ratio = torch.where(excess < _LARGE, torch.lgamma(excess + 0.5) - torch.lgamma(excess), series)
+    return torch.where(has_integral, ratio, -math.inf)
