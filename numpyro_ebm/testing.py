@@ -377,7 +377,7 @@ def _compared_in_a_batch(distribution: EnergyDistribution, value: jax.Array) -> 
     together = _functions(pair, value[:, None])
     found = {f"{name} of a batch of two models": (together[name], alone[name]) for name in alone}
     found["energy under vmap over two models"] = (jax.vmap(_energy, (0, None), 1)(stacked, value), alone["energy"])
-    if distribution.has_exact_partition:
+    if distribution.has_exact_partition and distribution.with_log_partition("auto").is_normalized:
         exact = [model.with_log_partition("auto").log_partition for model in (pair, *models)]
         found["log_partition of a batch of two models"] = (exact[0], jnp.stack(exact[1:]))
     return found

@@ -336,7 +336,7 @@ def _compared_in_a_batch(distribution: EnergyDistribution, value: torch.Tensor) 
         f"{name} of a batch of two models": (array, np.stack([functions[name] for functions in alone], 1))
         for name, array in _functions(pair, value[:, None]).items()
     }
-    if distribution.has_exact_partition:
+    if distribution.has_exact_partition and distribution.with_log_partition("auto").is_normalized:
         exact = [_array(model.with_log_partition("auto").log_partition) for model in (pair, *models)]
         found["log_partition of a batch of two models"] = (exact[0], np.stack(exact[1:]))
     return found

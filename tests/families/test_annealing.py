@@ -192,6 +192,7 @@ def exact_draws(rng, probabilities, count):
     return (rng.random((count, num_visible)).argsort(1) < on[:, None]).astype(float)
 
 
+@pytest.mark.filterwarnings("ignore:sampler. expected chains")  # which they may tell by themselves
 @pytest.mark.parametrize(*slow_in("numpyro"), indirect=True)
 def test_chains_that_miss_a_mode_give_an_estimate_and_no_bound(backend):
     """Biases that nearly balance all couplings: log Z is 4.26, and ordinary chains say 0.30 twice."""

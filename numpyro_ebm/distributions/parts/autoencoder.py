@@ -146,10 +146,13 @@ class LinearAutoencoder(TemperedAutoencoder):
 
     @property
     def resolves_partition(self) -> bool:
+        if self._is_machine:
+            return True
         try:
-            return self._is_machine or self.log_partition is not None
+            log_partition = self.log_partition
         except IntractablePartitionError:
             return False
+        return not not_jax_tracer(log_partition) or not bool(jnp.isnan(log_partition).any())
 
     def check_partition(self, log_partition: jax.Array) -> None:
         if self._validate_args and not_jax_tracer(log_partition) and bool(jnp.isnan(log_partition).any()):

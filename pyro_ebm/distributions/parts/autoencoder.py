@@ -144,10 +144,13 @@ class LinearAutoencoder(TemperedAutoencoder):
 
     @property
     def resolves_partition(self) -> bool:
+        if self._is_machine:
+            return True
         try:
-            return self._is_machine or self.log_partition is not None
+            log_partition = self.log_partition
         except IntractablePartitionError:
             return False
+        return not is_concrete(log_partition) or not bool(torch.isnan(log_partition).any())
 
     def check_partition(self, log_partition: torch.Tensor) -> None:
         if self._validate_args and is_concrete(log_partition) and bool(torch.isnan(log_partition).any()):
