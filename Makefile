@@ -8,8 +8,8 @@ PYTEST := $(BIN)/python -m pytest $(WORKERS)
 INSTALLED := $(VENV)/.installed
 EXTRAS := pyro,numpyro,arviz,examples,test
 
-# Tests on an accelerator, in the Python of a machine that has one: of both packages, where tensors say where they are, and
-# of Pyro alone, where torch's default says it. Expectations stay those of the CPU.
+# Tests on an accelerator, in the Python of a machine that has one: first those whose tensors say where they are, then those
+# that leave it to torch's default. Expectations stay those of the CPU.
 ON_GPU := XLA_PYTHON_CLIENT_PREALLOCATE=false $(PYTHON) -m pytest --numprocesses auto -m "not slow"
 
 # The oldest versions that pyproject.toml admits, and the quick tests that run with them: packages, densities and their
@@ -52,8 +52,8 @@ test-slow: $(INSTALLED)
 	$(PYTEST) --no-loadscope-reorder -m slow
 
 test-gpu:
-	PPL_EBM_DEVICE=cuda $(ON_GPU) tests/families tests/test_numpyro_ebm
-	PPL_EBM_DEFAULT_DEVICE=cuda $(ON_GPU) tests/test_pyro_ebm
+	PPL_EBM_DEVICE=cuda $(ON_GPU) tests/families tests/test_numpyro_ebm --ignore tests/families/test_fields.py
+	PPL_EBM_DEVICE=cuda PPL_EBM_DEFAULT_DEVICE=cuda $(ON_GPU) tests/families/test_fields.py tests/test_pyro_ebm
 
 # Old libraries warn about newer ones beneath them, which is no concern of ours.
 test-floors: $(FLOORS)/.installed

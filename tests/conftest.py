@@ -24,7 +24,7 @@ if importlib.util.find_spec("torch"):
     if torch.cuda.is_available():  # NumPy, which compares, reads what lies elsewhere
         _numpy, _array = torch.Tensor.numpy, torch.Tensor.__array__
         torch.Tensor.numpy = lambda tensor, **options: _numpy(tensor.cpu(), **options)
-        torch.Tensor.__array__ = lambda tensor, *dtype: _array(tensor.cpu(), *dtype)
+        torch.Tensor.__array__ = lambda tensor, *dtype, **options: _array(tensor.cpu(), *dtype, **options)
 
 
 @pytest.fixture(autouse=True)

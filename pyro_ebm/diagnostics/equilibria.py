@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 from _ppl_ebm.checks import check_positive, check_positive_int
 from _ppl_ebm.equilibria import FixedPoints, locate
 from _ppl_ebm.fields import Reconstructs, check_starts, check_unbatched
-from pyro_ebm.diagnostics.fields import Function, as_function, as_points, check_graph, jacobian, output_type
+from pyro_ebm.diagnostics.fields import Function, as_function, as_points, check_graph, jacobian, output_type, reference
 from pyro_ebm.distributions.batching import pullback
 from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.sampling.types import ArrayLike
@@ -68,7 +68,7 @@ def _resolve(reconstruct: Reconstruction, starts: ArrayLike) -> tuple[Function, 
     function = as_function(reconstruct, "reconstruct", ("reconstruct",))
     if isinstance(reconstruct, Distribution):
         check_unbatched("reconstruct", reconstruct.batch_shape)
-    starts = as_points("starts", starts).detach()
+    starts = as_points("starts", starts, reference(reconstruct).device).detach()
     check_starts(starts.shape, bool(torch.isfinite(starts).all()))
     starts = starts.reshape(-1, starts.shape[-1])
     starts = starts.to(output_type("reconstruct", function, starts)[0])

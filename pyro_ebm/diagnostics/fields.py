@@ -25,6 +25,7 @@ from _ppl_ebm.fields import (
     is_exact,
 )
 from pyro_ebm.distributions.batching import in_function_transform, pullback
+from pyro_ebm.distributions.energy import EnergyDistribution
 from pyro_ebm.sampling.types import ArrayLike
 
 Function: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
@@ -137,7 +138,7 @@ def circulation(
 def resolve(field: Field, value: ArrayLike) -> tuple[Function, torch.Tensor, bool]:
     """``field`` as a function, ``value`` as a tensor of its type over its batch, and whether to keep graphs."""
     function = as_function(field, "field", ("field", "score"))
-    value = as_points("value", value)
+    value = as_points("value", value, reference(field).device)
     value = value.expand(*torch.broadcast_shapes(value.shape[:-1], _batch_shape(field)), value.shape[-1])
     dtype, has_graph = output_type("field", function, value)
     needs_graph = torch.is_grad_enabled() and (value.requires_grad or has_graph)
@@ -153,10 +154,23 @@ def as_function(field: object, name: str, methods: tuple[str, ...]) -> Function:
     return function
 
 
-def as_points(name: str, value: ArrayLike) -> torch.Tensor:
-    """``value`` as a floating-point tensor of shape ``(..., D)``."""
+def reference(field: object, *tensors: object) -> torch.Tensor:
+    """A tensor of the type and device that a field expects, as far as it or ``tensors`` tell."""
+    owner = getattr(field, "__self__", field)
+    if isinstance(owner, EnergyDistribution):
+        return torch.empty(0, dtype=owner.dtype, device=owner.device)
+    inside = [*owner.parameters(), *owner.buffers()] if isinstance(owner, torch.nn.Module) else []
+    known = (tensor for tensor in (*inside, *tensors) if isinstance(tensor, torch.Tensor))
+    return next((tensor for tensor in known if tensor.is_floating_point()), torch.empty(0))
+
+
+def as_points(name: str, value: ArrayLike, device: torch.device | None = None) -> torch.Tensor:
+    """``value`` as a floating-point tensor of shape ``(..., D)``.
+
+    :param device: where to put what is no tensor yet.
+    """
     try:
-        tensor = torch.as_tensor(value)
+        tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name}: expected values of shape (..., D), got {type(value).__name__}") from error
     check_points(name, tensor.shape, tensor.dtype, tensor.is_floating_point())

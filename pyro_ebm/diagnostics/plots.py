@@ -12,8 +12,7 @@ from _ppl_ebm.checks import check_positive_int
 from _ppl_ebm.equilibria import FixedPoints
 from _ppl_ebm.fields import HasEnergy, energy_of
 from _ppl_ebm.plots import check_heights, check_plane, draw_field, explained, frame, grid_of, planar
-from pyro_ebm.diagnostics.fields import Field, as_function, resolve, to_numpy
-from pyro_ebm.distributions.energy import EnergyDistribution
+from pyro_ebm.diagnostics.fields import Field, as_function, reference, resolve, to_numpy
 from pyro_ebm.sampling.types import ArrayLike
 
 if TYPE_CHECKING:
@@ -63,21 +62,11 @@ def plot_field(
     points = None if fixed_points is None else planar("fixed_points", to_numpy(fixed_points.points))
     dots = None if data is None else planar("data", to_numpy(data))
     box = frame(bounds, points, dots)
-    like = _reference(field, None if fixed_points is None else fixed_points.points, data)
+    like = reference(field, None if fixed_points is None else fixed_points.points, data)
     grid = torch.tensor(grid_of(box, num_points), dtype=like.dtype, device=like.device)
     flow, heights = _flow(field, grid), _heights(field, energy, grid)
     kinds = () if fixed_points is None else fixed_points.kinds
     return draw_field(ax, box, flow, heights, data=dots, points=points, kinds=kinds)
-
-
-def _reference(field: Field, *tensors: object) -> torch.Tensor:
-    """A tensor of the type and device that the field expects."""
-    owner = getattr(field, "__self__", field)
-    if isinstance(owner, EnergyDistribution):
-        return torch.empty(0, dtype=owner.dtype, device=owner.device)
-    inside = [*owner.parameters(), *owner.buffers()] if isinstance(owner, torch.nn.Module) else []
-    known = (tensor for tensor in (*inside, *tensors) if isinstance(tensor, torch.Tensor))
-    return next((tensor for tensor in known if tensor.is_floating_point()), torch.empty(0))
 
 
 def _flow(field: Field, grid: torch.Tensor) -> np.ndarray:

@@ -30,6 +30,7 @@ from pyro_ebm import (  # noqa: E402
     infer,
     objectives,
 )
+from pyro_ebm.diagnostics.fields import circulation  # noqa: E402
 
 pytestmark = pytest.mark.pyro
 
@@ -498,6 +499,11 @@ def test_networks_whose_weights_are_drawn_anew_are_refused():
     with pytest.raises(TypeError, match=r"energy_fn: .* PyroSample 'weight'"):
         NeuralEnergy(lambda v: drawn(v).sum(-1), (2,))
     LineIntegralEnergy(pyro.nn.PyroModule[torch.nn.Linear](2, 2), (2,))
+
+
+def test_points_that_are_no_tensors_go_where_the_energy_is():
+    machine = GaussianBernoulliRBM(torch.ones(2, 1, device="meta"), log_partition=None, validate_args=False)
+    assert circulation(machine, np.zeros(2)).device.type == "meta"
 
 
 def test_functions_without_parameters_are_at_home_on_every_device():
