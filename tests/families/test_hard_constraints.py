@@ -289,9 +289,9 @@ def test_transformed_networks_of_probability_0():
 
     def quantities(bias):
         network = network_class(backend)((2, 2), {(0, 1): backend.array(equal(2)), (0,): bias, (1,): bias.flip(0)})
-        return network.log_partition, network.log_prob(torch.tensor([1, 1])), network.marginal([0])
+        return network.log_partition, network.log_prob(backend.array([1, 1], int)), network.marginal([0])
 
-    biases = torch.tensor([[0.0, 0.0], [0.0, INF]], dtype=torch.float64)
+    biases = backend.array([[0.0, 0.0], [0.0, INF]])
     log_z, log_prob, marginal = torch.func.vmap(quantities)(biases)
     np.testing.assert_allclose(log_z, [np.log(2), -INF])
     np.testing.assert_allclose(log_prob, [-np.log(2), np.nan])
