@@ -651,7 +651,7 @@ BAD = [
     (lambda: run(BlockGibbs(neural), 1, 1), TypeError, "conditionals, got NeuralEnergy at site 'x'"),
     (lambda: run(BlockGibbs(scaled), 1, 1), TypeError, "scale=0.5 at site 'v'"),
     (lambda: run(BlockGibbs(masked), 1, 1), TypeError, "without mask and scale"),
-    (lambda: run(BlockGibbs(masked_distribution), 1, 1), TypeError, "got MaskedDistribution at site 'v'"),
+    (lambda: run(BlockGibbs(masked_distribution), 1, 1), TypeError, "got MaskedEnergy at site 'v'"),
     (lambda: run(BlockGibbs(lambda: nested(log_partition=None)), 1, 1), IntractablePartitionError, "partition"),
     (lambda: run(BlockGibbs(lambda: nested(log_partition=1.0)), 1, 1), IntractablePartitionError, "partition"),
     (
