@@ -152,10 +152,10 @@ class LinearAutoencoder(TemperedAutoencoder):
             log_partition = self.log_partition
         except IntractablePartitionError:
             return False
-        return not not_jax_tracer(log_partition) or not bool(jnp.isnan(log_partition).any())
+        return not not_jax_tracer(log_partition) or not _has_nan(log_partition)
 
     def check_partition(self, log_partition: jax.Array) -> None:
-        if self._validate_args and not_jax_tracer(log_partition) and bool(jnp.isnan(log_partition).any()):
+        if self._validate_args and not_jax_tracer(log_partition) and _has_nan(log_partition):
             raise IntractablePartitionError(unresolved_message(type(self).__name__))
 
     def exact_sample(self, rng_key: Key, shape: tuple[int, ...]) -> jax.Array:
@@ -187,6 +187,11 @@ class LinearAutoencoder(TemperedAutoencoder):
     def _single_weights(self) -> Iterable[Sequence[np.ndarray]]:
         """Weights and gains of each model of the batch."""
         raise NotImplementedError
+
+
+def _has_nan(array: jax.Array) -> bool:
+    with jax.ensure_compile_time_eval():  # known values stay so in a compiled program
+        return bool(jnp.isnan(array).any())
 
 
 class FilterAutoencoder(TemperedAutoencoder, FilterEnergy):

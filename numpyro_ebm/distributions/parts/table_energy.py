@@ -71,6 +71,9 @@ class TableEnergy(EnergyDistribution):
 
     def _unless_impossible(self, result: jax.Array, is_suspect: Callable[[jax.Array], jax.Array]) -> jax.Array:
         """``result``, if it does not come from tables that forbid every state."""
-        if not_jax_tracer(result) and bool(is_suspect(result).any()):
-            self.check_proper()
+        if not_jax_tracer(result):
+            with jax.ensure_compile_time_eval():  # known values stay so in a compiled program
+                suspect = bool(is_suspect(result).any())
+            if suspect:
+                self.check_proper()
         return result
