@@ -13,13 +13,14 @@ MAX_DIRECTIONS = 3
 #: Nodes of each outer coordinate, by the number of directions.
 OUTER_NODES = {1: 1, 2: 385, 3: 97}
 #: Panels of the innermost coordinate, by the number of directions.
-PANELS = {1: 128, 2: 24, 3: 16}
+PANELS = {1: 128, 2: 64, 3: 24}
 #: Nodes and weights of one panel over (-1, 1).
 PANEL_NODES, PANEL_WEIGHTS = np.polynomial.legendre.leggauss(8)
 #: Standard deviations beyond which a Gaussian has less than 1e-16 of its mass.
 TAIL = 8.5
-#: What log Z on every second node may differ by before the grid is found too coarse.
-TOLERANCE = 1e-3
+#: What log Z on every second node may differ by before the grid is found too coarse, and how many roundings of log Z
+#: more.
+TOLERANCE, ROUNDINGS = 1e-3, 32
 #: Where the density has fallen by this much, in nats, it is left out of the range.
 DEPTH = 42.0
 #: Nodes of each coordinate on which a range is narrowed, by the number of directions, and how often that is done.

@@ -193,6 +193,19 @@ def test_an_unresolved_quadrature_is_refused_and_not_a_number_where_traced(backe
     assert np.isnan(backend.numpy(backend.compiled(log_partition)(backend.array(STEEP))))
 
 
+def test_a_large_log_partition_is_resolved_in_32_bits(backend):
+    """Its two rules differ by roundings that are larger than the tolerance of 64 bits."""
+    weights = 2 * np.random.default_rng(0).normal(size=(2, 30))
+    values = {}
+    for dtype in (np.float64, np.float32):
+        model = backend.distributions.TiedAutoencoder(
+            backend.array(weights, dtype), activation="tanh", temperature=backend.array(0.25, dtype)
+        )
+        assert model.is_normalized
+        values[dtype] = float(model.log_partition)
+    assert abs(values[np.float32] - values[np.float64]) < 1e-5 * values[np.float64]
+
+
 def test_waves_that_fit_between_the_nodes_of_both_rules_are_refused(backend):
     """Both rules would agree on 1.8323 where log 2 pi I_0(0.02)^2 = 1.8381 is right."""
     weights = backend.array(np.diag([170.940824, 170.414618]))

@@ -39,7 +39,8 @@ def low_rank_log_partition(
     directions = lines.rows.shape[1]
     gaussian = 0.5 * (len(weights) - directions) * jnp.log(2 * math.pi * temperature)
     sharpness = lines.widths * jnp.sqrt(lines.sharpest()[0])
-    resolved = (sharpness <= rules.widest_cells(directions)).all() & (jnp.abs(fine - coarse) < rules.TOLERANCE)
+    tolerance = rules.TOLERANCE + rules.ROUNDINGS * jnp.finfo(fine.dtype).eps * jnp.abs(fine)
+    resolved = (sharpness <= rules.widest_cells(directions)).all() & (jnp.abs(fine - coarse) < tolerance)
     return gaussian + jnp.where(resolved, fine, jnp.nan)
 
 

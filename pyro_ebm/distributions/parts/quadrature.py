@@ -94,7 +94,8 @@ class Lines:
         else:
             fine, coarse = terms, self._terms(panels // 2)
         widest = like(rules.widest_cells(self.directions), self.widths)
-        resolved = (self.widths * self.bends.sqrt() <= widest).all(-1) & ((fine - coarse).abs() < rules.TOLERANCE)
+        tolerance = rules.TOLERANCE + rules.ROUNDINGS * torch.finfo(fine.dtype).eps * fine.abs()
+        resolved = (self.widths * self.bends.sqrt() <= widest).all(-1) & ((fine - coarse).abs() < tolerance)
         checked = torch.where(resolved, fine, math.nan)
         cells = torch.log(2 * self.widths[:, 1:] / max(1, self.num_nodes - 1)).sum(-1)
         gaussian = 0.5 * (self.size - self.directions) * torch.log(2 * math.pi * self.temperature)
