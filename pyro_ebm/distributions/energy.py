@@ -20,8 +20,8 @@ leaves to its :mod:`normaliser <pyro_ebm.distributions.normaliser>` what ``log_p
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -30,17 +30,15 @@ from pyro.util import ignore_jit_warnings
 
 from _ppl_ebm.calls import show_constructor
 from _ppl_ebm.checks import check_flag
-from _ppl_ebm.properness import single_models
-from _ppl_ebm.shapes import check_broadcast, check_expandable, check_shape, commas
+from _ppl_ebm.shapes import check_broadcast, check_expandable, commas
 from pyro_ebm.distributions.batching import (
-    as_real_tensors,
     as_tensor,
     is_concrete,
     pullback,
 )
-from pyro_ebm.distributions.capabilities import Capabilities
 from pyro_ebm.distributions.masked import MaskedEnergy
 from pyro_ebm.distributions.normaliser import LogPartition, Normaliser, as_normaliser
+from pyro_ebm.distributions.parametrised import Parametrised
 from pyro_ebm.distributions.validation import check_constraint, check_support
 from pyro_ebm.sampling.protocols import Coordinates, MarkovChain, Sampler
 from pyro_ebm.sampling.samplers import Exact, Hamiltonian, check_sampler
@@ -48,7 +46,7 @@ from pyro_ebm.sampling.steps import sum_event
 from pyro_ebm.sampling.types import ArrayLike
 
 
-class EnergyDistribution(Capabilities, TorchDistribution):
+class EnergyDistribution(Parametrised):
     r"""A distribution with density :math:`p(v) = \exp(-F(v)) / Z`, where the free energy :math:`F` is always known.
 
     :param parameters: the family's parameters by name. Every one has the shape ``batch dimensions +
@@ -71,12 +69,6 @@ class EnergyDistribution(Capabilities, TorchDistribution):
     :raises ImproperDensityError: where the parameters fail the family's cheap condition for a proper density.
     """
 
-    #: Core dimensions of each parameter by name, for example ``{"weights": ("visible", "hidden")}``.
-    parameter_dims: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    #: Scalar values of parameters that play no part in any formula unless they are given.
-    optional_parameters: ClassVar[Mapping[str, float]] = {}
-    #: Arguments of the constructor beside the parameters, which are not tensors and are kept under their names.
-    option_names: ClassVar[tuple[str, ...]] = ()
     arg_constraints: dict[str, Any] = {}
     has_rsample = False
     has_enumerate_support = False
@@ -86,8 +78,6 @@ class EnergyDistribution(Capabilities, TorchDistribution):
     independent: bool
     #: The configuration of :meth:`sample` that was given.
     sampler: Sampler | None
-    #: The optional parameters that were not given.
-    absent: frozenset[str]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -150,16 +140,6 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         """Raise :class:`ImproperDensityError` where the parameters give no proper density."""
 
     # ------------------------------------------------------------------ what every family offers
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating-point type of the parameters, and so of energies and samples."""
-        return getattr(self, next(iter(self.parameter_dims))).dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the parameters, and so of energies and samples."""
-        return getattr(self, next(iter(self.parameter_dims))).device
 
     @property
     def _value_device(self) -> torch.device | None:
@@ -288,10 +268,6 @@ class EnergyDistribution(Capabilities, TorchDistribution):
 
     # ------------------------------------------------------------------ parameters
 
-    def parameters(self) -> dict[str, torch.Tensor]:
-        """All parameters by name, those that were not given included."""
-        return {name: getattr(self, name) for name in self.parameter_dims}
-
     def arguments(self) -> dict[str, Any]:
         """What the constructor was given, normaliser, sampler and validation apart."""
         given = {name: array for name, array in self.parameters().items() if name not in self.absent}
@@ -324,31 +300,10 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         other.normaliser = as_normaliser(other, log_partition)
         return other
 
-    def unexpanded(self) -> Self:
-        """The same density over no larger a batch than the parameters have."""
-        shapes = [
-            tensor.shape[: tensor.dim() - len(self.parameter_dims[name])] for name, tensor in self.parameters().items()
-        ]
-        model = copy.copy(self)
-        model._batch_shape = torch.broadcast_shapes(*shapes)
-        return model
-
-    def frozen(self) -> Self:
-        """A copy for Markov chains: detached parameters, and no checks on where the chains go."""
-        frozen = copy.copy(self)
-        frozen._validate_args = False
-        for name, tensor in self.parameters().items():
-            setattr(frozen, name, tensor.detach())
-        return frozen
-
     @property
     def description(self) -> str:
         """The class's name, with what makes its partition function intractable where that is known, for messages."""
         return type(self).__name__
-
-    def parameter_arrays(self) -> list[torch.Tensor]:
-        """All tensors that the energy is made of."""
-        return list(self.parameters().values())
 
     def dependencies(self, value: torch.Tensor) -> list[torch.Tensor]:
         """Everything differentiable that the energy of ``value`` depends on beside it."""
@@ -422,30 +377,6 @@ class EnergyDistribution(Capabilities, TorchDistribution):
 
     # ------------------------------------------------------------------ how it works
 
-    def __copy__(self) -> Self:
-        new = type(self).__new__(type(self))
-        new.__dict__.update(self.__dict__)
-        return new
-
-    def _single_models(self, names: Sequence[str]) -> Iterator[list[np.ndarray]]:
-        """The parameters of these names for each model of the batch, as NumPy arrays in double precision."""
-        arrays = [getattr(self, name).detach().cpu().double().numpy() for name in names]
-        return single_models(arrays, [len(self.parameter_dims[name]) for name in names])
-
-    @property
-    def _num_models(self) -> int:
-        """How many models the batch has."""
-        return math.prod(int(size) for size in self.batch_shape)
-
-    def _in_single_precision(self) -> Self:
-        """The same density with parameters of 32 bits, if they have fewer: too few for sums of many terms."""
-        if self.dtype.itemsize >= torch.float32.itemsize:
-            return self
-        wide = copy.copy(self)
-        for name, tensor in self.parameters().items():
-            setattr(wide, name, tensor.float())
-        return wide
-
     def needs_graph(self, value: torch.Tensor) -> bool:
         """Whether a derivative in ``value`` may itself be differentiated later."""
         if not torch.is_grad_enabled():
@@ -453,31 +384,6 @@ class EnergyDistribution(Capabilities, TorchDistribution):
         if value.requires_grad or any(tensor.requires_grad for tensor in self.parameter_arrays()):
             return True
         return any(tensor.requires_grad for tensor in self.dependencies(value))  # which may take a network's pass
-
-    def _store_parameters(
-        self, parameters: Mapping[str, Any], sizes: dict[str, int], dtype: torch.dtype | None = None
-    ) -> torch.Size:
-        """Store all parameters, bind the ``sizes`` of their dimensions and return their joint batch shape."""
-        self.absent = frozenset(name for name in self.optional_parameters if parameters[name] is None)
-        given = {name: value for name, value in parameters.items() if name not in self.absent}
-        tensors, joint, device = as_real_tensors(given)
-        dtype = joint if dtype is None else dtype
-        batch_shape: tuple[int, ...] = ()
-        for name, dims in self.parameter_dims.items():
-            if name in tensors:
-                tensor = tensors[name].to(dtype)
-            else:
-                tensor = torch.as_tensor(self._absent_parameter(name, sizes), dtype=dtype, device=device)
-            if tensor.dim() == 0 and all(dim in sizes for dim in dims):
-                tensor = tensor.expand([sizes[dim] for dim in dims])
-            batch_shape = check_shape(name, tensor.shape, dims, sizes, batch_shape)
-            setattr(self, name, tensor)
-        return torch.Size(batch_shape)
-
-    def _absent_parameter(self, name: str, sizes: Mapping[str, int]) -> float | torch.Tensor:
-        """The value of an optional parameter that was not given; ``sizes`` are those of the parameters before it."""
-        del sizes
-        return self.optional_parameters[name]
 
     def _validate_parameters(self) -> None:
         """Check the parameters that are not traced: finite, inside their constraints, of a proper density."""
