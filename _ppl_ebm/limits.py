@@ -8,7 +8,8 @@ NUM_REDRAWS = 50
 NO_STATE = -(2**31)
 
 #: Whether chains remember their starts is told by so many of them at most, where so many at least are expected in each
-#: of four cases, and from so many standard errors on: one false alarm in 10^9 of these numbers.
+#: of four cases, and from so many standard errors on: under independence one of these numbers in 10^9 or fewer, by the
+#: hypergeometric distribution.
 MEMORY_CHAINS, MEMORY_COUNT, MEMORY_THRESHOLD = 2000, 25, 7.0
 
 #: Effective size of importance weights below which their spread tells no standard error.
