@@ -25,7 +25,7 @@ class TiedAutoencoder(LinearAutoencoder):
 
     so that ``field = r(x) - x = T score``. With sigmoid units it is the free energy of :class:`GaussianBernoulliRBM` of
     unit scale. The partition function is exact for sigmoid units (at most 16, ``temperature`` and ``gain`` not given),
-    and by quadrature for any activation while ``min(visible, hidden) <= 3``.
+    and by quadrature for any activation while ``min(visible, hidden) <= 3``, where that resolves the density.
 
     :param weights: W, shape ``(..., visible, hidden)``.
     :param hidden_bias: b, shape ``(..., hidden)`` or a scalar; default 0.
@@ -35,7 +35,7 @@ class TiedAutoencoder(LinearAutoencoder):
     :param gain: alpha, scaled tying, shape ``(..., hidden)`` or a scalar; default 1; not for softmax.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
     :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
-    :param sampler: sampler configuration; default: exact for sigmoid units as above, else ``Hamiltonian()``.
+    :param sampler: sampler configuration; default: exact where the partition function is, else ``Hamiltonian()``.
     :raises ImproperDensityError: for linear and half-linear activations unless the spectral norm of
         ``W diag(alpha)^0.5``, times the root of the largest slope, is below one (sufficient; necessary for linear).
 
