@@ -35,7 +35,7 @@ class GatedAutoencoder(GatedEnergy, LinearAutoencoder):  # type: ignore[misc, ov
     :param activation: g by name or an ``Activation``.
     :param log_partition: normaliser policy: ``"auto"``, ``None``, a constant or an estimator.
     :param independent: that the models of a batch are never compared, whatever is known of their normalisers.
-    :param sampler: sampler configuration; default: exact for at most 16 sigmoid units, else ``Hamiltonian()``.
+    :param sampler: sampler configuration; default: exact where the partition function is, else ``Hamiltonian()``.
     :raises ImproperDensityError: as :class:`TiedAutoencoder`, for the weights given the input.
 
     >>> import jax.numpy as jnp
